@@ -12,8 +12,9 @@ import (
 )
 
 // Sizes of a window in packets. RFC 4303 3.4.3: "A minimum window size of 32
-// packets MUST be supported, but a window size of 64 is preferred and SHOULD be
-// employed as the default."
+// packets MUST be supported when 32-bit sequence numbers are employed; a window
+// size of 64 is preferred and SHOULD be employed as the default." Appendix A2.1
+// allows up to 2^32 - 1; the maximum here is for memory.
 const (
 	MinSize = 32
 	MaxSize = 1 << 20
@@ -91,8 +92,10 @@ func (w *Window) Edge() uint64 { return w.edge }
 // before the ICV is verified.
 func (w *Window) Check(seq uint64) Verdict {
 	switch {
-	// RFC 4303 3.3.3: "the first packet sent using a given SA will contain a
-	// sequence number of 1", and the space never cycles: nobody sends 0.
+	// RFC 4303 3.3.3: "Thus, the first packet sent using a given SA will
+	// contain a sequence number of 1", and "the sender MUST NOT send a packet
+	// on an SA if doing so would cause the sequence number to cycle": nobody
+	// sends 0.
 	case seq == 0:
 		return Zero
 	case seq > w.last:
@@ -109,9 +112,9 @@ func (w *Window) Check(seq uint64) Verdict {
 
 // Mark records seq as seen and moves the window when seq lies ahead of it. It
 // is called only after the ICV was verified, RFC 4303 3.4.3: "The receive window
-// is updated only if the ICV verification succeeds." It checks again, because
-// another worker may have marked the same number since Check; any verdict but
-// Fresh changes nothing.
+// is updated only if the integrity verification succeeds." It checks again,
+// because another worker may have marked the same number since Check; any verdict
+// but Fresh changes nothing.
 func (w *Window) Mark(seq uint64) Verdict {
 	if v := w.Check(seq); v != Fresh {
 		return v

@@ -1,0 +1,293 @@
+package sad
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/adit-ipsec/adit/esp"
+	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/internal/replay"
+	"github.com/adit-ipsec/adit/spd"
+)
+
+// Direction is packet.Direction: Outbound from the TUN towards the wire, Inbound
+// from the wire towards the TUN.
+type Direction = packet.Direction
+
+// The two directions.
+const (
+	Outbound = packet.Outbound
+	Inbound  = packet.Inbound
+)
+
+// MinSPI is the lowest SPI of an SA. RFC 4303 2.1: "The set of SPI values in the
+// range 1 through 255 are reserved by the Internet Assigned Numbers Authority
+// (IANA) for future use", and 0 "is reserved for local, implementation-specific
+// use and MUST NOT be sent on the wire."
+const MinSPI = 256
+
+// Encapsulation is what carries the ESP packets of an SA.
+type Encapsulation uint8
+
+// The encapsulations.
+const (
+	EncapUDP  Encapsulation = iota // UDP, RFC 3948
+	EncapNone                      // IP protocol 50
+)
+
+// String returns "udp" or "none", the words of the configuration file.
+func (e Encapsulation) String() string {
+	return word(e, "udp", "none")
+}
+
+// DFMode says what becomes of Don't Fragment on the outer IPv4 header (RFC 4301
+// 8.1).
+type DFMode uint8
+
+// The modes.
+const (
+	DFCopy  DFMode = iota // from the inner header; IPv6 inside counts as set
+	DFSet                 // always
+	DFClear               // never
+)
+
+// String returns the word of the configuration file.
+func (m DFMode) String() string { return word(m, "copy", "set", "clear") }
+
+// ECNMode is the mode of RFC 6040 for making the outer header.
+type ECNMode uint8
+
+// The modes.
+const (
+	ECNNormal ECNMode = iota // copy the inner field, RFC 6040 4.1
+	ECNCompat                // send Not-ECT, for peers that know no ECN
+)
+
+// String returns the word of the configuration file.
+func (m ECNMode) String() string { return word(m, "normal", "compat") }
+
+// DSCP says what the outer header's DSCP is: copied from the inner header (the
+// zero value), 0 whatever the inner header says, or one fixed value.
+type DSCP uint8
+
+// The modes without a number; FixedDSCP makes the others.
+const (
+	DSCPCopy DSCP = 0
+	DSCPOff  DSCP = 1
+
+	dscpFixed DSCP = 0x80
+)
+
+// FixedDSCP puts v, 0 to 63, on every outer header; higher bits of v are cut.
+func FixedDSCP(v uint8) DSCP { return dscpFixed | DSCP(v&63) }
+
+// Outer is the DSCP of the outer header over a packet whose DSCP is inner; both
+// are 0 to 63.
+func (d DSCP) Outer(inner uint8) uint8 {
+	switch {
+	case d&dscpFixed != 0:
+		return uint8(d & 63)
+	case d == DSCPOff:
+		return 0
+	}
+	return inner & 63
+}
+
+// String returns the word of the configuration file, or the number.
+func (d DSCP) String() string {
+	if d&dscpFixed != 0 {
+		return fmt.Sprint(uint8(d & 63))
+	}
+	return word(d, "copy", "off")
+}
+
+// Tunnel is how the outer header follows from the inner one. The zero value
+// copies DF and DSCP and is normal ECN.
+type Tunnel struct {
+	DF   DFMode
+	ECN  ECNMode
+	DSCP DSCP
+}
+
+// word is the text of an enumeration's value.
+func word[T ~uint8](v T, words ...string) string {
+	if int(v) < len(words) {
+		return words[v]
+	}
+	return fmt.Sprintf("unknown(%d)", uint8(v))
+}
+
+// SequenceStore keeps, durably, how far the sequence numbers of a key may have
+// been used, so that a restart never uses one again. It is safe for concurrent
+// use.
+type SequenceStore interface {
+	// Reserved returns the highest number that may have been used with the
+	// key; 0 for a key never seen. A record that cannot be read is an error,
+	// never 0.
+	Reserved(id KeyID) (uint64, error)
+	// Reserve records that numbers up to and with until may be used. It
+	// returns nil only once that is durable. It refuses until <= what is
+	// already reserved: of two that ask for the same block one gets it.
+	Reserve(id KeyID, until uint64) error
+}
+
+// Params is all that makes an SA, from whichever source keys it: manual keys,
+// IKE or the settings server.
+type Params struct {
+	Direction Direction
+	SPI       uint32
+	Peer      string // name of the peer, never empty
+	Policy    string // name of the policy; "": every policy of the peer
+
+	Suite         esp.Suite
+	EncryptionKey Key // with the salt or nonce at its end, if the suite has one
+	IntegrityKey  Key
+	ESN           bool // 64-bit sequence numbers
+
+	// ReplayWindow is the size of an inbound SA's window in packets, 32 to
+	// 2^20; 0: no window. Outbound it means nothing.
+	ReplayWindow int
+
+	Encap Encapsulation
+	// Local and Remote are the outer endpoints; ports count with EncapUDP
+	// only. Inbound, a zero Remote is any; outbound, a zero Local is the
+	// kernel's choice, and Remote is never zero.
+	Local, Remote netip.AddrPort
+	Tunnel        Tunnel
+	// Keepalive is how long an outbound UDP SA may be idle before a NAT
+	// keepalive is due (RFC 3948 4); 0: none.
+	Keepalive time.Duration
+	// Selectors are what this SA may carry beyond what the policy says;
+	// empty: what the SPD says.
+	Selectors []spd.Selector
+
+	// Sequence makes an outbound SA's numbers survive a restart. nil: they
+	// start at 1.
+	Sequence SequenceStore
+	// FreshKeys: the keys were made for this process's lifetime (IKE,
+	// settings server), and no other SA ever had them. An outbound SA in a
+	// counter mode needs this or Sequence.
+	FreshKeys bool
+}
+
+// ID names an SA: for one direction, the SPI with the peer that it belongs to.
+type ID struct {
+	Direction Direction
+	SPI       uint32
+	Peer      string
+}
+
+// String is the ID in words, for errors and logs.
+func (id ID) String() string {
+	return fmt.Sprintf("%s SA 0x%x of peer %q", id.Direction, id.SPI, id.Peer)
+}
+
+// ID is the ID of the SA that p makes.
+func (p *Params) ID() ID { return ID{p.Direction, p.SPI, p.Peer} }
+
+// KeyID names the key of p.
+func (p *Params) KeyID() KeyID { return keyID(p.EncryptionKey, p.IntegrityKey) }
+
+// Validate tells whether New could make an SA of p, apart from what the
+// SequenceStore says. The error names the SA and what to do, never a key.
+func (p *Params) Validate() error {
+	for _, check := range []func() error{p.checkName, p.checkKeys, p.checkNumbers, p.checkOuter, p.checkSelectors} {
+		if err := check(); err != nil {
+			return fmt.Errorf("sad: %s: %w", p.ID(), err)
+		}
+	}
+	return nil
+}
+
+func (p *Params) checkName() error {
+	switch {
+	case p.Direction != Outbound && p.Direction != Inbound:
+		return fmt.Errorf("direction %d is neither out nor in", p.Direction)
+	case p.Peer == "":
+		return errors.New("no peer: give the name of the peer it belongs to")
+	case p.SPI < MinSPI:
+		return fmt.Errorf("SPI 0x%x is reserved (RFC 4303 2.1): use 0x%x or above", p.SPI, MinSPI)
+	}
+	return nil
+}
+
+func (p *Params) checkKeys() error {
+	if !p.Suite.Valid() {
+		return errors.New("no suite: give one, such as aes128gcm16")
+	}
+	encryption, integrity := p.Suite.KeyLen()
+	if len(p.EncryptionKey) != encryption {
+		return fmt.Errorf("encryption key of %d bytes: %s takes %d, salt included", len(p.EncryptionKey), p.Suite, encryption)
+	}
+	if len(p.IntegrityKey) != integrity {
+		return fmt.Errorf("integrity key of %d bytes: %s takes %d", len(p.IntegrityKey), p.Suite, integrity)
+	}
+	return nil
+}
+
+func (p *Params) checkNumbers() error {
+	if p.Direction == Outbound {
+		// RFC 4303 3.3.3: "the sequence number counter at the sender MUST be
+		// correctly maintained across local reboots, etc., until the key is
+		// replaced." In a counter mode a number used twice gives the
+		// plaintexts away, so that neither is refused: it fails closed.
+		if p.Suite.CounterMode() && p.Sequence == nil && !p.FreshKeys {
+			return fmt.Errorf("%w: %s must never use a number twice: give a writable state directory, or keys made for this run (IKE, settings server)", ErrNoStore, p.Suite)
+		}
+		return nil
+	}
+	if p.ReplayWindow == 0 {
+		// RFC 4303 3.3.3: "Use of ESN creates a need for the receiver to
+		// manage the anti-replay window (in order to determine the correct
+		// value for the high-order bits of the ESN, which are employed in
+		// the ICV computation)".
+		if p.ESN {
+			return errors.New("ESN without a replay window: set a window, or turn ESN off at both ends")
+		}
+		return nil
+	}
+	if p.ReplayWindow < replay.MinSize || p.ReplayWindow > replay.MaxSize {
+		return fmt.Errorf("replay window of %d packets: use %d to %d, or 0 for none", p.ReplayWindow, replay.MinSize, replay.MaxSize)
+	}
+	return nil
+}
+
+func (p *Params) checkOuter() error {
+	switch {
+	case p.Encap > EncapNone:
+		return fmt.Errorf("encapsulation %d is not known", p.Encap)
+	case p.Tunnel.DF > DFClear:
+		return fmt.Errorf("DF mode %d is not known", p.Tunnel.DF)
+	case p.Tunnel.ECN > ECNCompat:
+		return fmt.Errorf("ECN mode %d is not known", p.Tunnel.ECN)
+	case p.Tunnel.DSCP > DSCPOff && p.Tunnel.DSCP&^63 != dscpFixed:
+		return fmt.Errorf("DSCP mode %d is not known", p.Tunnel.DSCP)
+	case p.Keepalive < 0:
+		return fmt.Errorf("keepalive of %s: use 0 for none", p.Keepalive)
+	}
+	local, remote := p.Local.Addr().Unmap(), p.Remote.Addr().Unmap()
+	if local.IsValid() && remote.IsValid() && local.Is4() != remote.Is4() {
+		return fmt.Errorf("outer addresses %s and %s are of two families", local, remote)
+	}
+	if p.Direction == Inbound {
+		return nil
+	}
+	if !remote.IsValid() || remote.IsUnspecified() {
+		return errors.New("no remote address: give the peer's")
+	}
+	if p.Encap == EncapUDP && p.Remote.Port() == 0 {
+		return fmt.Errorf("no UDP port at %s: give the peer's, usually 4500", remote)
+	}
+	return nil
+}
+
+func (p *Params) checkSelectors() error {
+	for i := range p.Selectors {
+		if err := p.Selectors[i].Validate(); err != nil {
+			return fmt.Errorf("selector %d: %w", i+1, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,179 @@
+package sad
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/adit-ipsec/adit/esp"
+	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/internal/replay"
+	"github.com/adit-ipsec/adit/spd"
+)
+
+// linePad keeps what one core writes off the cache line that another reads.
+type linePad [64]byte
+
+// SA is one live security association. All methods are safe for concurrent use.
+// Fields may be read by anyone and written by nobody.
+type SA struct {
+	// ---- immutable after New ----
+
+	Direction     Direction
+	SPI           uint32
+	Peer          string
+	Policy        string // "": every policy of the peer
+	Suite         esp.Suite
+	ESN           bool
+	ReplayWindow  int // packets; 0: none
+	Encap         Encapsulation
+	Local, Remote netip.AddrPort
+	Tunnel        Tunnel
+	Keepalive     time.Duration
+	Selectors     []spd.Selector // nil: what the SPD says
+	Transform     *esp.Transform
+
+	keyID    KeyID
+	space    uint64        // the last number of the space: 2^32-1, or 2^64-1 with ESN
+	sequence SequenceStore // nil: numbers need not survive a restart
+
+	// ---- atomics: numbers (outbound, every worker that seals) ----
+
+	_     linePad
+	last  atomic.Uint64 // highest number granted
+	bound atomic.Uint64 // highest number that may be granted: space, or what is durable
+
+	// ---- atomics: counters (once per run or batch) ----
+
+	_           linePad
+	packets     atomic.Uint64
+	bytes       atomic.Uint64
+	lastUsed    atomic.Int64
+	replayDrops atomic.Uint64
+	authDrops   atomic.Uint64
+	otherDrops  atomic.Uint64
+
+	// ---- guarded ----
+
+	_        linePad
+	windowMu sync.Mutex
+	window   *replay.Window // nil: none; the pointer itself never changes
+
+	extendMu sync.Mutex // held while a block is being reserved, never on the packet path
+}
+
+// New makes an SA of p, or says why not; the error names the SA and what to do.
+// With a SequenceStore an outbound SA's first block of numbers is durable when
+// New returns, so New is not for the packet path. New keeps no reference to the
+// key slices: the caller may wipe them.
+func New(p Params) (*SA, error) {
+	if err := p.Validate(); err != nil {
+		return nil, err
+	}
+	sa := &SA{
+		Direction: p.Direction, SPI: p.SPI, Peer: p.Peer, Policy: p.Policy,
+		Suite: p.Suite, ESN: p.ESN, Encap: p.Encap,
+		Local: unmap(p.Local), Remote: unmap(p.Remote),
+		Tunnel: p.Tunnel, Keepalive: p.Keepalive,
+		Selectors: slices.Clone(p.Selectors),
+		keyID:     p.KeyID(),
+		space:     1<<32 - 1,
+	}
+	if len(p.Selectors) == 0 {
+		sa.Selectors = nil
+	}
+	if p.ESN {
+		sa.space = 1<<64 - 1
+	}
+	var err error
+	if sa.Transform, err = esp.New(p.Suite, p.EncryptionKey, p.IntegrityKey, p.ESN); err != nil {
+		return nil, fmt.Errorf("sad: %s: %w", sa.ID(), err)
+	}
+	if p.Direction == Inbound {
+		err = sa.initWindow(p.ReplayWindow)
+	} else {
+		err = sa.initSequence(p.Sequence)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("sad: %s: %w", sa.ID(), err)
+	}
+	return sa, nil
+}
+
+func unmap(a netip.AddrPort) netip.AddrPort {
+	return netip.AddrPortFrom(a.Addr().Unmap(), a.Port())
+}
+
+// ID names the SA.
+func (sa *SA) ID() ID { return ID{sa.Direction, sa.SPI, sa.Peer} }
+
+// KeyID names the SA's key.
+func (sa *SA) KeyID() KeyID { return sa.keyID }
+
+// Matches tells whether the SA's own selectors allow the flow; true when it has
+// none of its own.
+func (sa *SA) Matches(dir Direction, f *packet.Flow) bool {
+	if sa.Selectors == nil {
+		return true
+	}
+	for i := range sa.Selectors {
+		if sa.Selectors[i].Match(dir, f) {
+			return true
+		}
+	}
+	return false
+}
+
+// Touch counts a run of packets that the SA has carried, with their length in
+// bytes before encryption or after decryption. now is nanoseconds on the
+// gateway's monotonic clock.
+func (sa *SA) Touch(now int64, packets, bytes int) {
+	sa.packets.Add(uint64(packets))
+	sa.bytes.Add(uint64(bytes))
+	sa.lastUsed.Store(now)
+}
+
+// CountDrop counts packets of this SA that were dropped for a reason that Check
+// and Mark do not see, such as the selectors.
+func (sa *SA) CountDrop(packets int) { sa.otherDrops.Add(uint64(packets)) }
+
+// Stats is an SA's state at one moment. Counters only grow.
+type Stats struct {
+	ID
+	Policy        string
+	Suite         esp.Suite
+	ESN           bool
+	Encap         Encapsulation
+	Local, Remote netip.AddrPort
+	ReplayWindow  int // packets; 0: none, or outbound
+
+	Packets, Bytes uint64 // carried, as Touch counts them
+	LastUsed       int64  // the last Touch's now; 0: never
+	ReplayDrops    uint64 // refused by Check or Mark
+	AuthDrops      uint64 // failed the ICV, as Mark saw them
+	OtherDrops     uint64 // CountDrop
+
+	// Seq is the last number sent (outbound), or the highest number
+	// authenticated (inbound: the window's edge, 0 without one).
+	Seq uint64
+	// Exhausted: outbound, and no number is left.
+	Exhausted bool
+}
+
+// Stats reads the counters one by one: they may differ by a batch.
+func (sa *SA) Stats() Stats {
+	s := Stats{
+		ID: sa.ID(), Policy: sa.Policy, Suite: sa.Suite, ESN: sa.ESN, Encap: sa.Encap,
+		Local: sa.Local, Remote: sa.Remote, ReplayWindow: sa.ReplayWindow,
+		Packets: sa.packets.Load(), Bytes: sa.bytes.Load(), LastUsed: sa.lastUsed.Load(),
+		ReplayDrops: sa.replayDrops.Load(), AuthDrops: sa.authDrops.Load(), OtherDrops: sa.otherDrops.Load(),
+		Seq: sa.last.Load(), Exhausted: sa.Exhausted(),
+	}
+	if sa.Direction == Inbound {
+		s.Seq = sa.edge()
+	}
+	return s
+}

@@ -1,0 +1,151 @@
+package sad
+
+import (
+	"hash/maphash"
+	"iter"
+	"maps"
+	"slices"
+	"sync/atomic"
+)
+
+// shards is how many parts an index has. A change copies the array of parts and
+// the parts that it touches: with ten thousand SAs some forty entries.
+const shards = 256
+
+// index is one table of a Snapshot, in parts. Immutable once published.
+type index[K comparable, V any] [shards]map[K]V
+
+// outboundKey is what outbound SAs are found by.
+type outboundKey struct{ peer, policy string }
+
+// generations counts the snapshots of this process, so that no two databases
+// share a number and 0 is never one.
+var generations atomic.Uint64
+
+// seed keeps who chooses the names from filling one shard.
+var seed = maphash.MakeSeed()
+
+// Snapshot is what was installed at one moment. It is immutable and needs no
+// lock; the SAs in it are live.
+type Snapshot struct {
+	inbound  index[uint32, *SA]
+	outbound index[outboundKey, []*SA] // in order of installation, never empty
+
+	count      int
+	generation uint64
+}
+
+func spiShard(spi uint32) uint32 { return spi * 0x9e3779b1 >> 24 }
+
+func (k outboundKey) shard() uint32 {
+	return uint32((maphash.String(seed, k.peer) ^ 3*maphash.String(seed, k.policy)) % shards)
+}
+
+// Inbound is the SA with this SPI, or nil. RFC 4303 3.4.2: "For a unicast SA,
+// this determination is based on the SPI or the SPI plus protocol field".
+func (s *Snapshot) Inbound(spi uint32) *SA { return s.inbound[spiShard(spi)][spi] }
+
+// Outbound is the SA for the policy's packets to the peer: the policy's own, else
+// the one for every policy of the peer, else nil. Of several it is the one
+// installed last, so that a new generation takes over when it is installed and
+// the old one serves again if the new one is removed.
+func (s *Snapshot) Outbound(peer, policy string) *SA {
+	if sa := s.newest(outboundKey{peer, policy}); sa != nil || policy == "" {
+		return sa
+	}
+	return s.newest(outboundKey{peer, ""})
+}
+
+func (s *Snapshot) newest(key outboundKey) *SA {
+	sas := s.outbound[key.shard()][key]
+	if len(sas) == 0 {
+		return nil
+	}
+	return sas[len(sas)-1]
+}
+
+// All is every SA, in no particular order.
+func (s *Snapshot) All() iter.Seq[*SA] {
+	return func(yield func(*SA) bool) {
+		for _, part := range s.inbound {
+			for _, sa := range part {
+				if !yield(sa) {
+					return
+				}
+			}
+		}
+		for _, part := range s.outbound {
+			for _, sas := range part {
+				for _, sa := range sas {
+					if !yield(sa) {
+						return
+					}
+				}
+			}
+		}
+	}
+}
+
+// Len is how many SAs there are.
+func (s *Snapshot) Len() int { return s.count }
+
+// Generation is the snapshot's number, unique in this process and never 0: what
+// was looked up in a snapshot of another generation must be looked up again.
+func (s *Snapshot) Generation() uint64 { return s.generation }
+
+// editing is the next Snapshot while it is being made: a copy of the current
+// one, whose parts are copied when they are first touched.
+type editing struct {
+	next           *Snapshot
+	inboundCopied  [shards]bool
+	outboundCopied [shards]bool
+}
+
+func edit(current *Snapshot) *editing {
+	next := *current
+	return &editing{next: &next}
+}
+
+func (e *editing) add(sa *SA) {
+	if sa.Direction == Inbound {
+		own(&e.next.inbound, &e.inboundCopied, spiShard(sa.SPI))[sa.SPI] = sa
+		return
+	}
+	key := outboundKey{sa.Peer, sa.Policy}
+	part := own(&e.next.outbound, &e.outboundCopied, key.shard())
+	// Clip: the slice is shared with older snapshots and must not be grown in
+	// place.
+	part[key] = append(slices.Clip(part[key]), sa)
+}
+
+func (e *editing) remove(sa *SA) {
+	if sa.Direction == Inbound {
+		delete(own(&e.next.inbound, &e.inboundCopied, spiShard(sa.SPI)), sa.SPI)
+		return
+	}
+	key := outboundKey{sa.Peer, sa.Policy}
+	part := own(&e.next.outbound, &e.outboundCopied, key.shard())
+	left := slices.DeleteFunc(slices.Clone(part[key]), func(other *SA) bool { return other == sa })
+	if len(left) == 0 {
+		delete(part, key)
+		return
+	}
+	part[key] = left
+}
+
+func (e *editing) publish(count int) *Snapshot {
+	e.next.count = count
+	e.next.generation = generations.Add(1)
+	return e.next
+}
+
+// own returns part i of the index, copied unless this edit has copied it before.
+func own[K comparable, V any](x *index[K, V], copied *[shards]bool, i uint32) map[K]V {
+	if !copied[i] {
+		copied[i] = true
+		if x[i] = maps.Clone(x[i]); x[i] == nil {
+			x[i] = map[K]V{}
+		}
+	}
+	return x[i]
+}
