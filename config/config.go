@@ -1,0 +1,188 @@
+package config
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/adit-ipsec/adit/esp"
+	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/sad"
+	"github.com/adit-ipsec/adit/spd"
+)
+
+// What a key means when the file does not name it.
+const (
+	DefaultStateDir     = "/var/lib/adit"
+	DefaultControl      = "/run/adit/adit.sock"
+	DefaultTUN          = "adit0"
+	DefaultIKEPort      = 500
+	DefaultNATTPort     = 4500
+	DefaultReplayWindow = 4096
+	DefaultSoftLifetime = 50 * time.Minute
+	DefaultHardLifetime = 60 * time.Minute
+)
+
+// Config is a configuration file that passed every check. It is a value to
+// read; two goroutines may read it at once.
+type Config struct {
+	Path            string // the file's name, as it was given
+	Name            string // this gateway's name
+	StateDir        string // absolute
+	Control         string // absolute path of the control socket
+	AllowLegacy     bool
+	AllowManualAEAD bool
+	TUN             TUN
+	Listen          Listen
+	Profiles        map[string]Profile // always holds "default"
+	Peers           []Peer
+	Policies        []spd.Policy
+	Warnings        []Warning
+
+	positions map[string]Position // by key path
+}
+
+// TUN is the device towards the protected network.
+type TUN struct {
+	Name      string
+	MTU       int            // bytes; 0: auto
+	Addresses []netip.Prefix // addresses with their prefix length, host bits kept
+	Routes    bool           // a route per protect policy towards the device
+	Queues    int            // always 1 in this version
+}
+
+// Listen is the side towards the peers.
+type Listen struct {
+	Address  netip.Addr // zero: any
+	Outside  []string   // interfaces towards the peers
+	IKEPort  uint16
+	NATTPort uint16
+	// Raw: a raw protocol 50 socket is needed: the file allows it and a peer
+	// uses it.
+	Raw bool
+}
+
+// Profile is a named set of SA parameters.
+type Profile struct {
+	Name          string
+	Suites        []esp.Suite // bind automatic keying only
+	Lifetime      Lifetime    // binds automatic keying only
+	ESN           bool
+	ReplayWindow  int // packets; 0: off
+	AllowNoReplay bool
+	Encap         sad.Encapsulation // auto is UDP with manual keys
+	Tunnel        sad.Tunnel
+}
+
+// Lifetime is when an SA is renewed (soft) and when it ends (hard); 0: never.
+type Lifetime struct {
+	Soft, Hard               time.Duration
+	SoftBytes, HardBytes     uint64
+	SoftPackets, HardPackets uint64
+}
+
+// Peer is the gateway at the other end.
+type Peer struct {
+	Name         string
+	Address      netip.Addr
+	Port         uint16 // UDP; 0: listen.natt_port
+	Profile      string
+	SAs          []SA          // one outbound, one inbound
+	NATKeepalive time.Duration // 0: off
+}
+
+// SA is one manually keyed security association.
+type SA struct {
+	Direction     packet.Direction
+	SPI           uint32
+	Suite         esp.Suite
+	EncryptionKey sad.Key // key, then salt
+	IntegrityKey  sad.Key // nil with an AEAD suite
+}
+
+// SAParams is every manual SA, ready for Install; the caller sets Sequence on
+// those whose suite is a counter mode (NeedsSequenceStore). Each call returns
+// new parameters that share the key bytes with c.
+func (c *Config) SAParams() []sad.Params {
+	var list []sad.Params
+	for i := range c.Peers {
+		for j := range c.Peers[i].SAs {
+			list = append(list, c.saParams(&c.Peers[i], &c.Peers[i].SAs[j]))
+		}
+	}
+	return list
+}
+
+func (c *Config) saParams(peer *Peer, sa *SA) sad.Params {
+	profile := c.Profiles[peer.Profile]
+	p := sad.Params{
+		Direction: sa.Direction, SPI: sa.SPI, Peer: peer.Name,
+		Suite: sa.Suite, EncryptionKey: sa.EncryptionKey, IntegrityKey: sa.IntegrityKey,
+		ESN: profile.ESN, Encap: profile.Encap, Tunnel: profile.Tunnel,
+	}
+	if c.Listen.Address.IsValid() {
+		p.Local = netip.AddrPortFrom(c.Listen.Address, c.localPort(profile))
+	}
+	if sa.Direction == packet.Inbound {
+		// The outer source is not authenticated and may change on the way
+		// (RFC 3948 section 3.1.2 speaks of a NAT that remaps): the SPI
+		// alone selects a unicast SA, RFC 4301 section 4.1.
+		p.ReplayWindow = profile.ReplayWindow
+		return p
+	}
+	p.Remote = netip.AddrPortFrom(peer.Address, c.remotePort(peer, profile))
+	if profile.Encap == sad.EncapUDP {
+		p.Keepalive = peer.NATKeepalive
+	}
+	return p
+}
+
+// localPort is this end's port on the wire; 0 on raw IP.
+func (c *Config) localPort(p Profile) uint16 {
+	if p.Encap == sad.EncapNone {
+		return 0
+	}
+	return c.Listen.NATTPort
+}
+
+// remotePort is the peer's port on the wire; 0 on raw IP.
+func (c *Config) remotePort(peer *Peer, p Profile) uint16 {
+	switch {
+	case p.Encap == sad.EncapNone:
+		return 0
+	case peer.Port == 0:
+		return c.Listen.NATTPort
+	}
+	return peer.Port
+}
+
+// Table compiles the policies.
+func (c *Config) Table() (*spd.Table, error) { return spd.NewTable(c.Policies) }
+
+// NeedsSequenceStore tells whether an SA must resume its sequence numbers
+// after a restart: a manual key in a counter mode.
+func (c *Config) NeedsSequenceStore() bool {
+	for i := range c.Peers {
+		for j := range c.Peers[i].SAs {
+			if c.Peers[i].SAs[j].Suite.CounterMode() {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// Position is where key stands in the file; for a key that the file leaves to
+// its default, where the nearest key above it stands.
+func (c *Config) Position(key string) Position {
+	for {
+		if p, ok := c.positions[key]; ok {
+			return p
+		}
+		cut := strings.LastIndexAny(key, ".[")
+		if cut < 0 {
+			return Position{File: c.Path, Line: 1, Column: 1}
+		}
+		key = key[:cut]
+	}
+}
