@@ -2,38 +2,253 @@ package mmsg
 
 import (
 	"errors"
+	"fmt"
+	"net"
 	"net/netip"
+	"os"
+	"sync/atomic"
+	"syscall"
 
-	"github.com/adit-ipsec/adit/internal/packet"
+	"golang.org/x/sys/unix"
 )
 
-// Config says where a Socket listens.
+const (
+	// MaxBatch is how many datagrams one system call moves.
+	MaxBatch = 128
+	// DefaultBuffer is the size asked for each socket buffer, in bytes.
+	DefaultBuffer = 7 << 20
+)
+
+// Config says where a Socket listens and how it sends.
 type Config struct {
-	Address                   netip.Addr // invalid: any
-	Port                      uint16     // UDP
-	Protocol                  int        // raw IP
-	IPv6                      bool       // raw IP: the family when Address is invalid
-	Mark                      uint32     // SO_MARK; 0: none
-	ReceiveBuffer, SendBuffer int        // bytes; 0: DefaultBuffer
+	Address  netip.Addr // this end's address; invalid: any
+	Port     uint16     // UDP only; 0: the kernel's choice
+	Protocol int        // raw IP only
+	IPv6     bool       // raw IP only: the family where Address is invalid
+	Mark     uint32     // SO_MARK of everything sent; 0: none
+
+	// Socket buffers in bytes; 0: DefaultBuffer.
+	ReceiveBuffer, SendBuffer int
 }
 
-// Socket is a datagram socket that moves batches.
-type Socket struct{}
+// kind is what a socket's datagrams are.
+type kind uint8
 
-// ListenUDP opens a UDP socket.
-func ListenUDP(cfg Config) (*Socket, error) { return nil, errors.ErrUnsupported }
+const (
+	kindUDP   kind = iota // UDP payloads
+	kindRaw               // payloads of an IP protocol; IPv4 receives them with the IP header
+	kindClear             // whole IP packets, sent only
+)
 
-// ListenRaw opens a raw IP socket.
-func ListenRaw(cfg Config) (*Socket, error) { return nil, errors.ErrUnsupported }
+// Socket is a datagram socket that moves batches. One goroutine may read while
+// others write; each direction takes its lock once per batch.
+type Socket struct {
+	// Immutable after opening.
+	kind kind
+	ipv6 bool // AF_INET6
+	ipv4 bool // carries IPv4: AF_INET, or dual stack with mapped addresses
+	port uint16
+	file *os.File
+	conn syscall.RawConn
 
-// ReadBatch reads at least one datagram.
-func (s *Socket) ReadBatch(m []packet.Datagram) (int, error) { return 0, errors.ErrUnsupported }
+	closed                atomic.Bool
+	truncated, fragmented atomic.Uint64
 
-// WriteBatch sends m in order.
-func (s *Socket) WriteBatch(m []packet.Datagram) (int, error) { return 0, errors.ErrUnsupported }
+	rx receiver // guarded by rx.mu
+	tx sender   // guarded by tx.mu
+}
 
-// LocalPort is the UDP port, 0 on raw IP.
-func (s *Socket) LocalPort() uint16 { return 0 }
+// Skips counts received datagrams that were not handed on.
+type Skips struct {
+	Truncated uint64 // longer than the slot, or than its own IP header says
+	Fragments uint64 // IPv4 fragments on a raw socket: the kernel should have reassembled them
+}
 
-// Close ends the socket.
-func (s *Socket) Close() error { return nil }
+// Skips returns the counters. It takes no lock.
+func (s *Socket) Skips() Skips {
+	return Skips{Truncated: s.truncated.Load(), Fragments: s.fragmented.Load()}
+}
+
+// ListenUDP opens a UDP socket. With no address it takes both families, or
+// IPv4 alone where the host has no IPv6.
+func ListenUDP(cfg Config) (*Socket, error) {
+	if cfg.Address.IsValid() {
+		addr := cfg.Address.Unmap()
+		return open(cfg, &Socket{kind: kindUDP, ipv6: addr.Is6(), ipv4: addr.Is4()}, unix.SOCK_DGRAM, 0)
+	}
+	s, err := open(cfg, &Socket{kind: kindUDP, ipv6: true, ipv4: true}, unix.SOCK_DGRAM, 0)
+	if NoIPv6(err) {
+		return open(cfg, &Socket{kind: kindUDP, ipv4: true}, unix.SOCK_DGRAM, 0)
+	}
+	return s, err
+}
+
+// NoIPv6 tells whether opening failed because the host has no IPv6.
+func NoIPv6(err error) bool {
+	return errors.Is(err, unix.EAFNOSUPPORT) || errors.Is(err, unix.EADDRNOTAVAIL) || errors.Is(err, unix.EPROTONOSUPPORT)
+}
+
+// ListenRaw opens a raw IP socket of one family and protocol.
+func ListenRaw(cfg Config) (*Socket, error) {
+	v6 := cfg.IPv6
+	if cfg.Address.IsValid() {
+		v6 = cfg.Address.Unmap().Is6()
+	}
+	return open(cfg, &Socket{kind: kindRaw, ipv6: v6, ipv4: !v6}, unix.SOCK_RAW, cfg.Protocol)
+}
+
+// OpenClear opens a socket that sends whole IP packets of one family.
+func OpenClear(ipv6 bool, mark uint32) (*Socket, error) {
+	// raw(7): "An IPPROTO_RAW socket is send only"; it implies IP_HDRINCL.
+	// The smallest receive buffer bounds what strays into it all the same.
+	cfg := Config{Mark: mark, ReceiveBuffer: 1}
+	return open(cfg, &Socket{kind: kindClear, ipv6: ipv6, ipv4: !ipv6}, unix.SOCK_RAW, unix.IPPROTO_RAW)
+}
+
+func open(cfg Config, s *Socket, typ, protocol int) (*Socket, error) {
+	domain := unix.AF_INET
+	if s.ipv6 {
+		domain = unix.AF_INET6
+	}
+	fd, err := unix.Socket(domain, typ|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	if err != nil {
+		return nil, explain("open socket", err)
+	}
+	if err := s.setup(fd, cfg); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	// A non-blocking descriptor goes into the runtime's poller here, so that
+	// Close wakes whoever waits.
+	s.file = os.NewFile(uintptr(fd), "adit socket")
+	if s.conn, err = s.file.SyscallConn(); err != nil {
+		s.file.Close()
+		return nil, fmt.Errorf("put socket into the poller: %w", err)
+	}
+	s.rx.init(s)
+	s.tx.init(s)
+	return s, nil
+}
+
+func (s *Socket) setup(fd int, cfg Config) error {
+	if err := s.setOptions(fd, cfg); err != nil {
+		return err
+	}
+	if s.kind == kindClear {
+		return nil
+	}
+	if err := unix.Bind(fd, s.bindAddr(cfg)); err != nil {
+		return fmt.Errorf("listen on %s: %w", describe(cfg), err)
+	}
+	bound, err := unix.Getsockname(fd)
+	if err != nil {
+		return fmt.Errorf("read the socket's own port: %w", err)
+	}
+	if s.kind == kindUDP {
+		switch b := bound.(type) {
+		case *unix.SockaddrInet4:
+			s.port = uint16(b.Port)
+		case *unix.SockaddrInet6:
+			s.port = uint16(b.Port)
+		}
+	}
+	return nil
+}
+
+func describe(cfg Config) string {
+	if cfg.Address.IsValid() {
+		return netip.AddrPortFrom(cfg.Address, cfg.Port).String()
+	}
+	return fmt.Sprintf("any address, port %d", cfg.Port)
+}
+
+func (s *Socket) bindAddr(cfg Config) unix.Sockaddr {
+	addr := cfg.Address.Unmap()
+	if s.ipv6 {
+		sa := &unix.SockaddrInet6{Port: int(cfg.Port)}
+		if addr.IsValid() {
+			sa.Addr = addr.As16()
+		}
+		return sa
+	}
+	sa := &unix.SockaddrInet4{Port: int(cfg.Port)}
+	if addr.IsValid() {
+		sa.Addr = addr.As4()
+	}
+	return sa
+}
+
+func (s *Socket) setOptions(fd int, cfg Config) error {
+	set := func(what string, level, option, value int) error {
+		if err := unix.SetsockoptInt(fd, level, option, value); err != nil {
+			return explain("set "+what, err)
+		}
+		return nil
+	}
+	errs := make([]error, 0, 8)
+	if cfg.Mark != 0 {
+		errs = append(errs, set("SO_MARK", unix.SOL_SOCKET, unix.SO_MARK, int(cfg.Mark)))
+	}
+	if s.ipv6 && s.kind == kindUDP {
+		v6only := 1
+		if s.ipv4 {
+			v6only = 0
+		}
+		errs = append(errs, set("IPV6_V6ONLY", unix.SOL_IPV6, unix.IPV6_V6ONLY, v6only))
+	}
+	if s.ipv6 && s.kind != kindClear {
+		// For a mapped IPv4 datagram, IPV6_PKTINFO holds the mapped address.
+		errs = append(errs, set("IPV6_RECVPKTINFO", unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1),
+			set("IPV6_RECVTCLASS", unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1))
+	}
+	if s.ipv4 && s.kind == kindUDP {
+		if !s.ipv6 {
+			errs = append(errs, set("IP_PKTINFO", unix.SOL_IP, unix.IP_PKTINFO, 1))
+		}
+		errs = append(errs, set("IP_RECVTOS", unix.SOL_IP, unix.IP_RECVTOS, 1))
+	}
+	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.ReceiveBuffer)
+	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.SendBuffer)
+	return errors.Join(errs...)
+}
+
+// setBuffer asks for a buffer of size bytes, past the system's limit where the
+// privilege allows it, else up to the limit. A small buffer is slower, not
+// wrong, so there is no error.
+func setBuffer(fd, force, plain, size int) {
+	if size == 0 {
+		size = DefaultBuffer
+	}
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, force, size) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, plain, size)
+	}
+}
+
+// explain adds what the operator can do about a refused privilege.
+func explain(what string, err error) error {
+	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
+		return fmt.Errorf("%s: %w (run as root, or with CAP_NET_ADMIN and CAP_NET_RAW)", what, err)
+	}
+	return fmt.Errorf("%s: %w", what, err)
+}
+
+// LocalPort is the UDP port that the socket is bound to; 0 on raw IP.
+func (s *Socket) LocalPort() uint16 { return s.port }
+
+// Close ends the socket, wakes its readers and writers, and returns once they
+// have left.
+func (s *Socket) Close() error {
+	if s.closed.Swap(true) {
+		return net.ErrClosed
+	}
+	return s.file.Close()
+}
+
+// pollError is what the poller's err means to callers: once the socket is
+// closed there is only one reason.
+func (s *Socket) pollError(err error) error {
+	if s.closed.Load() {
+		return net.ErrClosed
+	}
+	return err
+}

@@ -1,17 +1,69 @@
 package tun
 
 import (
+	"errors"
 	"fmt"
+	"os"
 
+	"golang.org/x/sys/unix"
 	wgtun "golang.zx2c4.com/wireguard/tun"
 )
 
+const clonePath = "/dev/net/tun"
+
+// Limits of a TUN device's MTU in bytes.
+const (
+	MinMTU = 68 // RFC 791 3.2: "Every internet module must be able to forward a datagram of 68 octets"
+	MaxMTU = 65535
+)
+
 // Create makes the kernel's TUN device called name with an MTU in bytes. It
-// needs CAP_NET_ADMIN and /dev/net/tun; the device goes away with Close.
+// needs CAP_NET_ADMIN and /dev/net/tun; the device goes away with Close. Where
+// the kernel offers virtio-net headers and then refuses the offloads behind
+// them, the device is made without.
 func Create(name string, mtu int) (Device, error) {
-	dev, err := wgtun.CreateTUN(name, mtu)
+	if mtu < MinMTU || mtu > MaxMTU {
+		return nil, fmt.Errorf("create TUN device %s: MTU is %d, want %d to %d", name, mtu, MinMTU, MaxMTU)
+	}
+	dev, err := create(name, mtu, unix.IFF_VNET_HDR)
+	if errors.Is(err, unix.EINVAL) {
+		dev, err = create(name, mtu, 0)
+	}
+	switch {
+	case err == nil:
+		return dev, nil
+	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EACCES):
+		return nil, fmt.Errorf("create TUN device %s: %w (run as root, or with CAP_NET_ADMIN)", name, err)
+	case errors.Is(err, os.ErrNotExist), errors.Is(err, unix.ENODEV):
+		return nil, fmt.Errorf("create TUN device %s: %w (load the kernel module tun, or give the container %s)", name, err, clonePath)
+	case errors.Is(err, unix.EBUSY):
+		return nil, fmt.Errorf("create TUN device %s: %w (another process has it open: stop it, or choose another tun.name)", name, err)
+	}
+	return nil, fmt.Errorf("create TUN device %s: %w", name, err)
+}
+
+// create does what wireguard's CreateTUN does, and closes the descriptor when
+// a step fails.
+func create(name string, mtu int, flags uint16) (Device, error) {
+	ifr, err := unix.NewIfreq(name)
 	if err != nil {
-		return nil, fmt.Errorf("create TUN device %s (needs CAP_NET_ADMIN and /dev/net/tun): %w", name, err)
+		return nil, fmt.Errorf("interface name (1 to 15 bytes): %w", err)
+	}
+	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fmt.Errorf("open %s: %w", clonePath, err)
+	}
+	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	// Into the poller only now: an unattached descriptor cannot be polled.
+	file := os.NewFile(uintptr(fd), clonePath)
+	dev, err := wgtun.CreateTUNFromFile(file, mtu)
+	if err != nil {
+		file.Close()
+		return nil, err
 	}
 	return dev, nil
 }
