@@ -27,12 +27,12 @@ func (r PortRange) Contains(port uint16) bool { return r.From <= port && port <=
 // Ports is a selector for a port field, or for ICMP type and code. The zero
 // value is ANY.
 //
-// RFC 4301 4.4.1.1: "ANY is a wildcard that matches any value in the
+// RFC 4301 4.4.1: "ANY is a wildcard that matches any value in the
 // corresponding field of the packet, or that matches packets where that field
 // is not present or is obscured. OPAQUE indicates that the corresponding
 // selector field is not available for examination because it may not be
-// present in a fragment, does not exist for the given Next Layer Protocol, or
-// prior application of IPsec may have encrypted the value. The ANY value
+// present in a fragment, it does not exist for the given Next Layer Protocol,
+// or prior application of IPsec may have encrypted the value. The ANY value
 // encompasses the OPAQUE value."
 type Ports struct {
 	Any    bool        // the same as the zero value, said aloud; stands alone

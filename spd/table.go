@@ -13,6 +13,7 @@ import (
 type Table struct {
 	policies   []Policy
 	byName     map[string]*Policy
+	classifier *classifier
 	generation uint64
 }
 
@@ -21,7 +22,7 @@ var generations atomic.Uint64
 
 // NewTable compiles policies, in the order in which they are to be tried: "The
 // SPD is an ordered database" (RFC 4301 4.4.1). It copies what it keeps. The
-// error names the first policy that is invalid, or a name that is used twice.
+// error names the first policy that is invalid or whose name is used twice.
 func NewTable(policies []Policy) (*Table, error) {
 	t := &Table{
 		policies:   make([]Policy, len(policies)),
@@ -40,14 +41,27 @@ func NewTable(policies []Policy) (*Table, error) {
 		}
 		t.byName[p.Name] = p
 	}
+	var err error
+	if t.classifier, err = compile(t.policies); err != nil {
+		return nil, err
+	}
 	return t, nil
 }
 
 // Lookup returns the first policy that matches the flow, nil when none does:
-// "If no policy is found in the SPD that matches the packet, the packet MUST
-// be discarded" (RFC 4301 5.1, and 5.2 for inbound). It does not allocate.
+// "If no policy is found in the SPD that matches a packet (for either inbound
+// or outbound traffic), the packet MUST be discarded" (RFC 4301 5). It does not
+// allocate.
 func (t *Table) Lookup(dir Direction, f *packet.Flow) *Policy {
-	return t.LookupLinear(dir, f)
+	if f.Version != 4 && f.Version != 6 {
+		return nil
+	}
+	var p point
+	t.classifier.locate(dir, f, &p)
+	if i := t.classifier.first(&p); i >= 0 {
+		return &t.policies[i]
+	}
+	return nil
 }
 
 // LookupLinear is Lookup by asking one policy after the other: the reference

@@ -2,6 +2,7 @@ package spd
 
 import (
 	"fmt"
+	"math/bits"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -91,12 +92,21 @@ func (r AddrRange) String() string {
 	if r.From == r.To {
 		return r.From.String()
 	}
-	for bits := range r.From.BitLen() {
-		if p := netip.PrefixFrom(r.From, bits); p.Masked() == p && lastAddr(p) == r.To {
-			return p.String()
-		}
+	p := netip.PrefixFrom(r.From, commonBits(r.From.AsSlice(), r.To.AsSlice()))
+	if p.Masked() == p && lastAddr(p) == r.To {
+		return p.String()
 	}
 	return r.From.String() + "-" + r.To.String()
+}
+
+// commonBits is the number of leading bits that a and b, of one length, share.
+func commonBits(a, b []byte) int {
+	for i := range a {
+		if x := a[i] ^ b[i]; x != 0 {
+			return i*8 + bits.LeadingZeros8(x)
+		}
+	}
+	return len(a) * 8
 }
 
 // ParsePortRange reads a port "80" or a range "5060-5070".

@@ -3,6 +3,7 @@ package spd
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 )
 
 var errAnyStandsAlone = errors.New("any already holds every value and opaque: write any alone, or leave it out")
@@ -28,8 +29,14 @@ func (s *Selector) Validate() error {
 	if err := s.validatePorts("remote_ports", &s.RemotePorts); err != nil {
 		return err
 	}
+	if s.LocalPorts.onlyOpaque() && s.RemotePorts.onlyRanges() || s.LocalPorts.onlyRanges() && s.RemotePorts.onlyOpaque() {
+		return errors.New("local_ports and remote_ports: a packet has both ports or neither, and this asks for one without the other: write opaque on both sides, or ports or any beside ports")
+	}
 	return s.validateICMP()
 }
+
+func (p *Ports) onlyOpaque() bool { return p.Opaque && len(p.Ranges) == 0 }
+func (p *Ports) onlyRanges() bool { return !p.MatchOpaque() }
 
 // hasFamily tells whether both ends have a range of IPv4 (v4) or of IPv6.
 func (s *Selector) hasFamily(v4 bool) bool {
@@ -57,21 +64,14 @@ func validateAddrs(field string, ranges []AddrRange) error {
 }
 
 func (r AddrRange) validate() error {
-	for _, a := range [...]struct {
-		end  string
-		addr interface {
-			IsValid() bool
-			Zone() string
-			Is4In6() bool
-		}
-	}{{"first", r.From}, {"last", r.To}} {
+	for _, a := range [...]netip.Addr{r.From, r.To} {
 		switch {
-		case !a.addr.IsValid():
-			return fmt.Errorf("the %s address of a range is missing: give both ends", a.end)
-		case a.addr.Zone() != "":
-			return fmt.Errorf("%v has a zone, which packets do not carry: write the address without %%%s", a.addr, a.addr.Zone())
-		case a.addr.Is4In6():
-			return fmt.Errorf("%v is an IPv4-mapped IPv6 address: write the IPv4 address itself", a.addr)
+		case !a.IsValid():
+			return errors.New("an address range lacks an end: give both, the same address twice for one host")
+		case a.Zone() != "":
+			return fmt.Errorf("%v has a zone, which packets do not carry: write %v", a, a.WithZone(""))
+		case a.Is4In6():
+			return fmt.Errorf("%v is an IPv4-mapped IPv6 address: write %v for the IPv4 address", a, a.Unmap())
 		}
 	}
 	switch {
