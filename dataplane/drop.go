@@ -1,0 +1,82 @@
+package dataplane
+
+import "fmt"
+
+// DropReason says why a walk ended a packet. The zero value, forwarded, says
+// that it went on. Names are kept: counters and alarms are built on them.
+type DropReason uint8
+
+// The reasons, in the order of the walks. docs/counters.md tells an operator
+// what to do about each.
+const (
+	forwarded DropReason = iota
+
+	OutMalformed      // no valid IP packet came from the TUN
+	OutDiscard        // policy says discard, or no policy matches (RFC 4301 5.1)
+	OutNoBypass       // policy says bypass, but there is no socket to send clear packets with
+	OutNoSA           // policy says protect, but there is no SA yet
+	OutTooBig         // longer than one outer datagram can be
+	OutSeqExhausted   // the SA's sequence numbers are used up (RFC 4303 3.3.3)
+	OutSeqReservation // waiting for the next durable block of sequence numbers
+	OutNoWire         // no socket for the SA's encapsulation and address family
+	OutSendError      // the kernel refused the outer packet
+
+	InMalformed  // too short, or no ESP
+	InNoIKE      // an IKE message, and nobody here speaks IKE
+	InNoSA       // unknown SPI (RFC 4303 3.4.2, auditable)
+	InEndpoint   // right SPI, but sent to or from an address that is not the SA's
+	InReplay     // sequence number seen before, or left of the window (3.4.3, auditable)
+	InAuth       // the ICV is wrong (3.4.4, auditable)
+	InPadding    // the padding is not 1, 2, 3 … or longer than the payload
+	InDummy      // next header 59: a dummy packet, ended silently (2.6); not an error
+	InNextHeader // a tunnel mode SA carried something that is not IP
+	InInner      // the inner packet is broken, or not of the announced version
+	InECN        // inner Not-ECT, outer CE (RFC 6040 4.2)
+	InSelector   // the inner packet is not what this SA may carry (RFC 4301 5.2, auditable)
+	InTUNError   // the TUN refused the packet
+
+	reasons // how many there are
+)
+
+var reasonNames = [reasons]string{
+	forwarded:         "Forwarded",
+	OutMalformed:      "OutMalformed",
+	OutDiscard:        "OutDiscard",
+	OutNoBypass:       "OutNoBypass",
+	OutNoSA:           "OutNoSA",
+	OutTooBig:         "OutTooBig",
+	OutSeqExhausted:   "OutSeqExhausted",
+	OutSeqReservation: "OutSeqReservation",
+	OutNoWire:         "OutNoWire",
+	OutSendError:      "OutSendError",
+	InMalformed:       "InMalformed",
+	InNoIKE:           "InNoIKE",
+	InNoSA:            "InNoSA",
+	InEndpoint:        "InEndpoint",
+	InReplay:          "InReplay",
+	InAuth:            "InAuth",
+	InPadding:         "InPadding",
+	InDummy:           "InDummy",
+	InNextHeader:      "InNextHeader",
+	InInner:           "InInner",
+	InECN:             "InECN",
+	InSelector:        "InSelector",
+	InTUNError:        "InTUNError",
+}
+
+// String is the counter's name.
+func (r DropReason) String() string {
+	if r < reasons {
+		return reasonNames[r]
+	}
+	return fmt.Sprintf("DropReason(%d)", uint8(r))
+}
+
+// DropReasons lists all reasons, in the order of the walks.
+func DropReasons() []DropReason {
+	all := make([]DropReason, 0, reasons-1)
+	for r := forwarded + 1; r < reasons; r++ {
+		all = append(all, r)
+	}
+	return all
+}

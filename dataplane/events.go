@@ -1,0 +1,92 @@
+package dataplane
+
+import (
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/adit-ipsec/adit/internal/packet"
+)
+
+// EventKind names what a key source hears from the dataplane.
+type EventKind uint8
+
+// The events. SoftExpire and HardExpire come with lifetimes.
+const (
+	Acquire      EventKind = iota + 1 // a packet wants protection and there is no SA
+	SeqOverflow                       // an SA has used up its sequence numbers (RFC 4303 3.3.3, auditable)
+	BadSPI                            // a packet for no SA of ours (RFC 4303 3.4.2, auditable)
+	PeerMoved                         // an authenticated packet came from another address or port
+	AuthFailures                      // an SA's packets fail authentication
+)
+
+// String is the event's name, as logs write it.
+func (k EventKind) String() string {
+	switch k {
+	case Acquire:
+		return "Acquire"
+	case SeqOverflow:
+		return "SeqOverflow"
+	case BadSPI:
+		return "BadSPI"
+	case PeerMoved:
+		return "PeerMoved"
+	case AuthFailures:
+		return "AuthFailures"
+	}
+	return fmt.Sprintf("EventKind(%d)", uint8(k))
+}
+
+// Event is something that a key source or an operator should know. Fields that
+// mean nothing for a kind are zero.
+type Event struct {
+	Kind   EventKind
+	At     time.Duration // since the gateway was made, on its clock
+	Peer   string
+	Policy string
+	SPI    uint32
+	Flow   packet.Flow    // Acquire: the packet that asked
+	From   netip.AddrPort // BadSPI, PeerMoved: where the packet came from
+	Count  uint64         // AuthFailures: how many since the last such event
+}
+
+// eventQueue is how many events wait for a slow reader before more are lost,
+// and counted as EventsLost.
+const eventQueue = 1024
+
+// Repeated events are thinned at their source, so that a flood on the wire is
+// no flood of events: one Acquire a policy, one PeerMoved and at most
+// badSPIBurst BadSPI a worker in this time.
+const (
+	eventInterval = time.Second
+	badSPIBurst   = 10
+)
+
+// Events is where Acquire, SeqOverflow, BadSPI, PeerMoved and AuthFailures
+// arrive. The channel is closed by Close. A gateway whose events nobody reads
+// works on and counts EventsLost.
+func (g *Gateway) Events() <-chan Event { return g.events }
+
+// emit hands e over without ever blocking a walk.
+func (g *Gateway) emit(e Event) bool {
+	select {
+	case g.events <- e:
+		return true
+	default:
+		return false
+	}
+}
+
+// limiter lets burst events through per eventInterval.
+type limiter struct {
+	since time.Duration
+	used  int
+}
+
+func (l *limiter) allow(now time.Duration, burst int) bool {
+	if now-l.since >= eventInterval || l.used == 0 {
+		l.since, l.used = now, 0
+	}
+	l.used++
+	return l.used <= burst
+}

@@ -1,0 +1,223 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/internal/tun"
+	"github.com/adit-ipsec/adit/sad"
+	"github.com/adit-ipsec/adit/spd"
+)
+
+// Sender sends datagrams. WriteBatch sends grams in order and returns how many
+// were sent; with an error, that many went out and the error belongs to
+// grams[sent]: the caller counts it and goes on behind it. Several goroutines
+// may call it at once. The memory is only borrowed for the call.
+type Sender interface {
+	WriteBatch(grams []packet.Datagram) (sent int, err error)
+}
+
+// Wire carries the outer packets of one encapsulation: natt.Conn for UDP, an
+// internal/rawip.Conn for protocol 50, or an embedder's own.
+//
+// ReadBatch blocks until there is at least one datagram and fills Off, Len,
+// Addr, Local and TOS of as many as it has; only one goroutine calls it. After
+// Close it returns net.ErrClosed; any other error is passing.
+type Wire interface {
+	Sender
+	ReadBatch(grams []packet.Datagram) (int, error)
+	Close() error
+}
+
+// Config is what a Gateway is made of. The gateway owns TUN and wires from New
+// on and closes them.
+type Config struct {
+	TUN  tun.Device // any golang.zx2c4.com/wireguard/tun.Device
+	Wire Wire       // UDP 4500; nil: no UDP encapsulation
+	Raw4 Wire       // protocol 50 over IPv4; nil: none
+	Raw6 Wire       // protocol 50 over IPv6; nil: none
+
+	// Clear sends whole IP packets unprotected, for bypass policies. Its
+	// packets must not come back through the TUN. nil: they are dropped and
+	// counted as OutNoBypass.
+	Clear Sender
+
+	// Workers is the number of outbound workers; 0: one per TUN queue. This
+	// version opens one queue, so 0 and 1 are the choices.
+	Workers int
+
+	// Clock is the time since some start, monotonic; nil: the system's. The
+	// walks read it once per batch.
+	Clock func() time.Duration
+}
+
+// Gateway is a running dataplane. Its methods may be called at any time from
+// any goroutine.
+type Gateway struct {
+	clock  func() time.Duration
+	policy atomic.Pointer[spd.Table]
+	sas    *sad.Database
+	queue  tun.Queue
+	udp    Wire // nil: no UDP encapsulation
+	wires  []Wire
+
+	out    *outboundWorker
+	in     []*inboundWorker
+	events chan Event
+
+	keepalives atomic.Uint64 // sent
+	eventsLost atomic.Uint64 // by housekeeping; workers count their own
+
+	workers sync.WaitGroup
+	stop    chan struct{} // closed by Close
+	done    chan struct{} // closed when every goroutine has ended
+	closing sync.Once
+	failure atomic.Pointer[error]
+}
+
+// New starts a gateway. Until ApplyPolicy it discards everything.
+func New(cfg Config) (*Gateway, error) {
+	g, err := build(cfg)
+	if err != nil {
+		return nil, err
+	}
+	g.start(cfg.TUN)
+	return g, nil
+}
+
+// build makes the gateway and its workers without starting them.
+func build(cfg Config) (*Gateway, error) {
+	if cfg.TUN == nil {
+		return nil, errors.New("dataplane: Config.TUN is nil: give a TUN device")
+	}
+	if cfg.Wire == nil && cfg.Raw4 == nil && cfg.Raw6 == nil {
+		return nil, errors.New("dataplane: no wire: give Config.Wire, Config.Raw4 or Config.Raw6")
+	}
+	if cfg.Workers < 0 || cfg.Workers > 1 {
+		return nil, fmt.Errorf("dataplane: Config.Workers is %d: several workers are not in this version, use 0 or 1", cfg.Workers)
+	}
+	g := &Gateway{
+		clock:  cfg.Clock,
+		sas:    sad.NewDatabase(),
+		queue:  tun.Adapt(cfg.TUN),
+		udp:    cfg.Wire,
+		events: make(chan Event, eventQueue),
+		stop:   make(chan struct{}),
+		done:   make(chan struct{}),
+	}
+	if g.clock == nil {
+		start := time.Now()
+		g.clock = func() time.Duration { return time.Since(start) }
+	}
+	g.out = newOutboundWorker(g, &cfg)
+	for _, wire := range []struct {
+		Wire
+		udp bool
+	}{{cfg.Wire, true}, {cfg.Raw4, false}, {cfg.Raw6, false}} {
+		if wire.Wire != nil {
+			g.wires = append(g.wires, wire.Wire)
+			g.in = append(g.in, newInboundWorker(g, wire.Wire, wire.udp))
+		}
+	}
+	return g, nil
+}
+
+func (g *Gateway) start(dev tun.Device) {
+	g.workers.Go(func() { g.fail(g.out.runOutbound()) })
+	for _, w := range g.in {
+		g.workers.Go(func() { g.fail(w.runInbound()) })
+	}
+	g.workers.Go(func() { g.housekeep(dev.Events()) })
+	go func() {
+		g.workers.Wait()
+		close(g.events)
+		close(g.done)
+	}()
+}
+
+// fail ends the gateway when a worker has to give up: half a gateway would
+// carry one direction and look alive.
+func (g *Gateway) fail(err error) {
+	if err == nil {
+		return
+	}
+	g.failure.CompareAndSwap(nil, &err)
+	g.shutdown()
+}
+
+// Done is closed when the gateway has ended: by Close, or because its TUN or a
+// wire failed for good (Err tells).
+func (g *Gateway) Done() <-chan struct{} { return g.done }
+
+// Err is why the gateway ended by itself; nil while it runs and after Close.
+func (g *Gateway) Err() error {
+	if err := g.failure.Load(); err != nil {
+		return *err
+	}
+	return nil
+}
+
+// Close stops the workers, closes TUN and wires and waits until all has ended.
+func (g *Gateway) Close() error {
+	g.shutdown()
+	<-g.done
+	return g.Err()
+}
+
+func (g *Gateway) shutdown() {
+	g.closing.Do(func() {
+		close(g.stop)
+		_ = g.queue.Close()
+		for _, wire := range g.wires {
+			_ = wire.Close()
+		}
+	})
+}
+
+func (g *Gateway) stopping() bool {
+	select {
+	case <-g.stop:
+		return true
+	default:
+		return false
+	}
+}
+
+// ApplyPolicy swaps the whole policy table. Walks see it from their next batch
+// on; SAs stay as they are.
+func (g *Gateway) ApplyPolicy(table *spd.Table) { g.policy.Store(table) }
+
+// Install makes SAs of params, all or none. It may block for the durable
+// reservation of sequence numbers.
+func (g *Gateway) Install(params ...sad.Params) error {
+	sas := make([]*sad.SA, 0, len(params))
+	for _, p := range params {
+		sa, err := sad.New(p)
+		if err != nil {
+			return err
+		}
+		sas = append(sas, sa)
+	}
+	return g.sas.Install(sas...)
+}
+
+// Remove takes SAs away and returns how many there were. Packets of the batch
+// in hand may still pass.
+func (g *Gateway) Remove(ids ...sad.ID) int { return g.sas.Remove(ids...) }
+
+// Policy is the table in force, nil before the first ApplyPolicy.
+func (g *Gateway) Policy() *spd.Table { return g.policy.Load() }
+
+func (g *Gateway) outCounters() []*counters { return []*counters{&g.out.counters} }
+
+func (g *Gateway) inCounters() []*counters {
+	list := make([]*counters, 0, len(g.in))
+	for _, w := range g.in {
+		list = append(list, &w.counters)
+	}
+	return list
+}

@@ -1,0 +1,326 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/adit-ipsec/adit/esp"
+	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/natt"
+	"github.com/adit-ipsec/adit/sad"
+	"github.com/adit-ipsec/adit/spd"
+)
+
+// One packet inbound: from the wire towards the TUN.
+//
+//	runInbound             loop: wire.ReadBatch -> inbound(d) for each -> openRun -> flush
+//	 0 classify            ESP | IKE (four zero bytes) | keepalive (one 0xFF)
+//	                       drop InMalformed, InNoIKE                      RFC 3948 2
+//	 1 esp.ParseHeader     SPI, low 32 bits of the sequence number        drop InMalformed
+//	 2 sas.Inbound         SA by SPI, and its endpoint                    drop InNoSA, InEndpoint   RFC 4303 3.4.2
+//	   - d joins the run: consecutive packets of one SA -
+//	 3 sa.Check            full 64-bit sequence number, cheap reject      drop InReplay             3.4.3, app. A
+//	 4 transform.Open      ICV, decrypt in place, padding, next header    drop InMalformed, InAuth, InPadding   3.4.4
+//	 5 sa.Mark             only now; re-checked, two workers may race     drop InReplay
+//	 6 decapsulate         strip, ECN combine, dummies end silently       drop InDummy, InNextHeader, InInner, InECN   2.6, RFC 6040
+//	 7 selectors           the inner packet is what this SA may carry     drop InSelector           RFC 4301 5.2
+//	 8 sa.Touch            usage
+//	 9 rx.commit           into the TUN batch; flush = one WriteBatch     drop InTUNError
+//
+// Steps 3 to 5 are taken by the whole run at once, so that the window is locked
+// twice a run. A packet's bytes stay in the slot that the wire filled.
+
+// inboundBatch is the number of datagrams read from a wire at once.
+const inboundBatch = 128
+
+// inboundWorker owns one wire's reads; nothing of it is shared but the
+// counters, which others may read.
+type inboundWorker struct {
+	counters
+	gateway *Gateway
+	wire    Wire
+	udp     bool // UDP 4500, where IKE and keepalives arrive too
+	grams   []packet.Datagram
+	cache   *flowCache
+	scratch *esp.Scratch
+	now     time.Duration // read once per batch
+
+	run inboundRun
+	rx  []*packet.Buffer // committed to the TUN
+	out []packet.Buffer  // what rx points to
+
+	badSPI, moved limiter
+}
+
+// inboundRun is a run of consecutive packets of one SA.
+type inboundRun struct {
+	sa    *sad.SA
+	jobs  []esp.Packet
+	grams []*packet.Datagram // jobs[i] came in grams[i]
+}
+
+func newInboundWorker(g *Gateway, wire Wire, udp bool) *inboundWorker {
+	w := &inboundWorker{
+		gateway: g,
+		wire:    wire,
+		udp:     udp,
+		grams:   packet.NewDatagrams(inboundBatch),
+		cache:   newFlowCache(spd.Inbound),
+		scratch: esp.NewScratch(),
+		rx:      make([]*packet.Buffer, 0, inboundBatch),
+		out:     make([]packet.Buffer, 0, inboundBatch),
+	}
+	w.run.jobs = make([]esp.Packet, 0, inboundBatch)
+	w.run.grams = make([]*packet.Datagram, 0, inboundBatch)
+	return w
+}
+
+// runInbound carries packets until the wire is closed. Its error is why it had
+// to give up; nil after Close.
+func (w *inboundWorker) runInbound() error {
+	failures := 0
+	for {
+		n, err := w.wire.ReadBatch(w.grams)
+		switch {
+		case err == nil:
+			failures = 0
+			w.walk(n)
+		case w.gateway.stopping():
+			return nil
+		case errors.Is(err, net.ErrClosed):
+			return fmt.Errorf("dataplane: a wire was closed under the gateway: %w", err)
+		default:
+			// ICMP errors queued on the socket and the like pass. A socket
+			// that does nothing but fail is not read in a hot loop.
+			if failures++; failures > maxReadFailures {
+				return fmt.Errorf("dataplane: reading a wire failed %d times in a row: %w", failures, err)
+			}
+		}
+	}
+}
+
+// maxReadFailures is how often in a row reading a wire may fail.
+const maxReadFailures = 1000
+
+// walk takes the first n datagrams through the walk and into the TUN.
+func (w *inboundWorker) walk(n int) {
+	w.begin()
+	for i := range n {
+		if reason := w.inbound(&w.grams[i]); reason != forwarded {
+			w.drop(reason, 1)
+		}
+	}
+	w.openRun()
+	w.flush()
+}
+
+// begin does what is done once per batch.
+func (w *inboundWorker) begin() {
+	w.now = w.gateway.clock()
+	w.cache.use(w.gateway.policy.Load(), w.gateway.sas.Load())
+}
+
+// inbound finds the SA of one datagram and adds it to that SA's run.
+func (w *inboundWorker) inbound(d *packet.Datagram) DropReason {
+	b := d.Bytes()
+	if w.udp {
+		switch natt.Classify(b) {
+		case natt.ESP:
+		case natt.Keepalive:
+			// RFC 3948 2.3: "The receiver SHOULD ignore a received
+			// NAT-keepalive packet."
+			w.keep.Add(1)
+			return forwarded
+		case natt.IKE:
+			return InNoIKE
+		default:
+			return InMalformed
+		}
+	}
+	spi, low, ok := esp.ParseHeader(b)
+	if !ok {
+		return InMalformed
+	}
+	sa := w.run.sa
+	if sa == nil || sa.SPI != spi {
+		if sa = w.cache.sas.Inbound(spi); sa == nil {
+			w.unknownSPI(spi, d.Addr)
+			return InNoSA
+		}
+	}
+	if !w.endpoint(sa, d) {
+		return InEndpoint
+	}
+	if r := &w.run; r.sa != sa || len(r.jobs) == cap(r.jobs) {
+		w.openRun()
+		r.sa = sa
+	}
+	w.run.jobs = append(w.run.jobs, esp.Packet{Seq: uint64(low), Wire: b})
+	w.run.grams = append(w.run.grams, d)
+	return forwarded
+}
+
+// unknownSPI says so to whoever listens: RFC 4303 3.4.2, "if no valid Security
+// Association exists for this packet, the receiver MUST discard the packet;
+// this is an auditable event".
+func (w *inboundWorker) unknownSPI(spi uint32, from netip.AddrPort) {
+	if w.badSPI.allow(w.now, badSPIBurst) {
+		w.emit(Event{Kind: BadSPI, SPI: spi, From: from})
+	}
+}
+
+// endpoint tells whether d may be the SA's by its outer addresses. A unicast SA
+// is found by its SPI alone (RFC 4301 4.1); beyond that, an SA that knows its
+// own address is not answered on another one, and protocol 50, which no NAT
+// rewrites, must come from the peer. UDP may come from elsewhere, for NATs do
+// move: whether that was the peer is seen after authentication, in deliver.
+func (w *inboundWorker) endpoint(sa *sad.SA, d *packet.Datagram) bool {
+	if local := sa.Local.Addr(); local.IsValid() && !local.IsUnspecified() && d.Local.IsValid() && d.Local != local {
+		return false
+	}
+	if peer := sa.Remote.Addr(); !w.udp && peer.IsValid() {
+		return d.Addr.Addr() == peer
+	}
+	return true
+}
+
+// openRun takes the collected run of one SA's packets through steps 3 to 9.
+func (w *inboundWorker) openRun() {
+	r := &w.run
+	if len(r.jobs) == 0 {
+		r.sa = nil
+		return
+	}
+	r.sa.Check(r.jobs)
+	r.sa.Transform.Open(w.scratch, r.jobs)
+	r.sa.Mark(r.jobs)
+	packets, bytes := 0, 0
+	for i := range r.jobs {
+		reason := w.deliver(r.sa, &r.jobs[i], r.grams[i])
+		if reason != forwarded {
+			w.drop(reason, 1)
+			continue
+		}
+		packets++
+		bytes += w.out[len(w.out)-1].Len
+	}
+	r.sa.Touch(int64(w.now), packets, bytes)
+	r.jobs, r.grams, r.sa = r.jobs[:0], r.grams[:0], nil
+}
+
+// deliver takes one opened packet through steps 6 to 9.
+func (w *inboundWorker) deliver(sa *sad.SA, job *esp.Packet, d *packet.Datagram) DropReason {
+	if job.Err != nil {
+		return refused(job.Err)
+	}
+	if sa.Remote.Addr().IsValid() && d.Addr != sa.Remote && w.udp {
+		w.peerMoved(sa, d.Addr)
+	}
+	p, reason := w.decapsulate(sa, job, d)
+	if reason != forwarded {
+		return reason
+	}
+	if !w.selected(sa, p) {
+		w.out = w.out[:len(w.out)-1]
+		return InSelector
+	}
+	w.rx = append(w.rx, p)
+	return forwarded
+}
+
+// refused maps the errors of steps 3 to 5 to their counters.
+func refused(err error) DropReason {
+	switch err { //nolint:errorlint // sentinels handed over bare, on the packet path
+	case sad.ErrReplay:
+		return InReplay
+	case esp.ErrAuth:
+		return InAuth
+	case esp.ErrPadding:
+		return InPadding
+	}
+	return InMalformed
+}
+
+// peerMoved reports an authenticated packet from an address or port that is not
+// the SA's. The address is not followed in this version.
+func (w *inboundWorker) peerMoved(sa *sad.SA, from netip.AddrPort) {
+	if w.moved.allow(w.now, 1) {
+		w.emit(Event{Kind: PeerMoved, Peer: sa.Peer, SPI: sa.SPI, From: from})
+	}
+}
+
+// decapsulate makes the inner packet of an opened one, in its place.
+func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, d *packet.Datagram) (*packet.Buffer, DropReason) {
+	version := 4
+	switch job.NextHeader {
+	case packet.ProtoIPv4:
+	case packet.ProtoIPv6:
+		version = 6
+	case packet.ProtoNone:
+		// RFC 4303 2.6: a receiver "MUST be prepared to discard such
+		// packets without indicating an error".
+		return nil, InDummy
+	default:
+		return nil, InNextHeader
+	}
+	// The plaintext lies behind ESP header and IV in the slot that the wire
+	// filled, so there is room in front of it for a virtio-net header.
+	start := d.Off + esp.HeaderLen + sa.Suite.IVLen()
+	w.out = append(w.out, packet.Buffer{Mem: d.Mem, Off: start, Len: len(job.Payload)})
+	p := &w.out[len(w.out)-1]
+	// Parse cuts what lies behind the inner packet: RFC 4303 2.7, traffic
+	// flow confidentiality padding.
+	if p.Parse() != nil || p.Header.Version != version {
+		w.out = w.out[:len(w.out)-1]
+		return nil, InInner
+	}
+	ecn, ok := innerECN(p.Header.TrafficClass&3, d.TOS&3)
+	if !ok {
+		w.out = w.out[:len(w.out)-1]
+		return nil, InECN
+	}
+	if ecn != p.Header.TrafficClass&3 {
+		packet.SetECN(p.Bytes(), ecn)
+	}
+	return p, forwarded
+}
+
+// selected is RFC 4301 5.2 step 4: the inner packet must match the selectors of
+// the SA that it arrived on; if not, it "MUST be discarded". What the SA may
+// carry is what the first matching policy protects with this very peer, and
+// within that what the SA itself was negotiated for.
+func (w *inboundWorker) selected(sa *sad.SA, p *packet.Buffer) bool {
+	policy := w.cache.lookup(&p.Flow).policy
+	return policy != nil && policy.Action == spd.Protect && policy.Peer == sa.Peer &&
+		(sa.Policy == "" || sa.Policy == policy.Name) &&
+		sa.Matches(spd.Inbound, &p.Flow)
+}
+
+// flush writes the committed packets to the TUN. A TUN that refuses packets
+// costs those packets, never the worker.
+func (w *inboundWorker) flush() {
+	if len(w.rx) == 0 {
+		return
+	}
+	written, err := w.gateway.queue.WriteBatch(w.rx)
+	if err != nil && !w.gateway.stopping() {
+		w.drop(InTUNError, len(w.rx)-written)
+	}
+	bytes := 0
+	for _, p := range w.rx[:written] {
+		bytes += p.Len
+	}
+	w.packets.Add(uint64(written))
+	w.bytes.Add(uint64(bytes))
+	w.rx, w.out = w.rx[:0], w.out[:0]
+}
+
+func (w *inboundWorker) emit(e Event) {
+	e.At = w.now
+	if !w.gateway.emit(e) {
+		w.lost.Add(1)
+	}
+}

@@ -1,0 +1,285 @@
+package dataplane
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/adit-ipsec/adit/esp"
+	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/internal/tun"
+	"github.com/adit-ipsec/adit/sad"
+	"github.com/adit-ipsec/adit/spd"
+)
+
+// One packet outbound: from the TUN towards the wire.
+//
+//	runOutbound            loop: queue.ReadBatch -> outbound(p) for each -> sealRun -> flush
+//	 1 p.Parse             header valid, Flow filled                      drop OutMalformed
+//	 2 cache.lookup        flow cache, else spd.Table.Lookup; no match = discard
+//	                       drop OutDiscard                                RFC 4301 5.1
+//	   bypass              never steps 3-8                                drop OutNoBypass
+//	 3 decision.sa         none: Acquire                                  drop OutNoSA
+//	 4 fits                                                               drop OutTooBig, OutNoWire
+//	   - p joins the run: consecutive packets of one SA -
+//	 5 sa.Reserve(n)       one atomic step for the whole run; refused at the end of the space
+//	                       drop OutSeqExhausted, OutSeqReservation        RFC 4303 3.3.3
+//	 6 encapsulate         outer addresses, DSCP, ECN, DF                 RFC 4301 5.1.2, 6040, 3948
+//	 7 transform.Seal      trailer, in place, the whole run in one call   RFC 4303 3.3.2
+//	 8 tx.commit           into the wire's send batch; flush = one WriteBatch
+//
+// A packet's bytes stay in the buffer that the TUN read filled: headers and
+// trailers grow into its head- and tailroom, and the send batch points there.
+
+// outboundWorker owns one TUN queue's reads and everything below it; nothing
+// of it is shared but the counters, which others may read.
+type outboundWorker struct {
+	counters
+	gateway *Gateway
+	queue   tun.Queue
+	bufs    []packet.Buffer
+	cache   *flowCache
+	scratch *esp.Scratch
+	now     time.Duration // read once per batch
+
+	run   outboundRun
+	clear sendBatch // bypassed packets
+	wires [wireKinds]sendBatch
+
+	acquired []time.Duration // per policy of the table in force: when Acquire was last said
+}
+
+// wireKind is where an SA's packets leave.
+type wireKind uint8
+
+const (
+	wireUDP wireKind = iota
+	wireRaw4
+	wireRaw6
+	wireKinds
+)
+
+// outboundRun is a run of consecutive packets of one SA.
+type outboundRun struct {
+	sa   *sad.SA
+	wire wireKind
+	bufs []*packet.Buffer
+	jobs []esp.Packet
+}
+
+func newOutboundWorker(g *Gateway, cfg *Config) *outboundWorker {
+	n := g.queue.BatchSize()
+	w := &outboundWorker{
+		gateway: g,
+		queue:   g.queue,
+		bufs:    packet.NewBuffers(n),
+		cache:   newFlowCache(spd.Outbound),
+		scratch: esp.NewScratch(),
+	}
+	w.run.bufs = make([]*packet.Buffer, 0, n)
+	w.run.jobs = make([]esp.Packet, 0, n)
+	w.clear = newSendBatch(cfg.Clear, n)
+	for kind, wire := range [wireKinds]Wire{cfg.Wire, cfg.Raw4, cfg.Raw6} {
+		if wire != nil {
+			w.wires[kind] = newSendBatch(wire, n)
+		}
+	}
+	return w
+}
+
+// runOutbound carries packets until the TUN is closed. Its error is why it had to give
+// up; nil after Close.
+func (w *outboundWorker) runOutbound() error {
+	for {
+		n, err := w.queue.ReadBatch(w.bufs)
+		if err != nil {
+			if w.gateway.stopping() {
+				return nil
+			}
+			return fmt.Errorf("dataplane: reading the TUN device: %w", err)
+		}
+		w.walk(n)
+	}
+}
+
+// walk takes the first n buffers through the walk and out.
+func (w *outboundWorker) walk(n int) {
+	w.begin()
+	for i := range n {
+		if reason := w.outbound(&w.bufs[i]); reason != forwarded {
+			w.drop(reason, 1)
+		}
+	}
+	w.sealRun()
+	w.flush()
+}
+
+// begin does what is done once per batch.
+func (w *outboundWorker) begin() {
+	w.now = w.gateway.clock()
+	w.cache.use(w.gateway.policy.Load(), w.gateway.sas.Load())
+}
+
+// outbound decides about one packet and adds it to the run of its SA.
+func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
+	if p.Parse() != nil {
+		return OutMalformed
+	}
+	d := w.cache.lookup(&p.Flow)
+	switch {
+	case d.policy == nil || d.policy.Action == spd.Discard:
+		return OutDiscard
+	case d.policy.Action == spd.Bypass:
+		return w.bypass(p)
+	case d.sa == nil:
+		w.acquire(d.policy, p)
+		return OutNoSA
+	}
+	wire, reason := w.fits(p, d.sa)
+	if reason != forwarded {
+		return reason
+	}
+	if r := &w.run; r.sa != d.sa {
+		w.sealRun()
+		r.sa, r.wire = d.sa, wire
+	}
+	w.run.bufs = append(w.run.bufs, p)
+	return forwarded
+}
+
+// bypass sends the packet as it is, in clear.
+func (w *outboundWorker) bypass(p *packet.Buffer) DropReason {
+	if w.clear.to == nil {
+		return OutNoBypass
+	}
+	w.clear.commit(packet.Datagram{Mem: p.Mem, Off: p.Off, Len: p.Len}, p.Len)
+	return forwarded
+}
+
+// acquire asks the key sources for an SA, once per policy and eventInterval.
+func (w *outboundWorker) acquire(policy *spd.Policy, p *packet.Buffer) {
+	if n := len(w.cache.table.Policies()); len(w.acquired) != n {
+		w.acquired = make([]time.Duration, n) // a new table: not per packet
+	}
+	last := &w.acquired[policy.Index()]
+	if *last != 0 && w.now-*last < eventInterval {
+		return
+	}
+	*last = max(w.now, 1)
+	w.emit(Event{Kind: Acquire, Peer: policy.Peer, Policy: policy.Name, Flow: p.Flow})
+}
+
+// Longest payload of an outer packet: 65535 less a UDP header, and over IPv4
+// less an IP header without options too (RFC 768, RFC 791, RFC 8200).
+const (
+	maxPayload4 = packet.MaxLen - 20
+	maxPayload6 = packet.MaxLen
+	udpHeader   = 8
+)
+
+// fits chooses the wire of the SA and tells whether one outer packet can hold
+// p. Superpackets have their place here and in the run, but the queues of this
+// version split them; one that came all the same is not carried in part.
+func (w *outboundWorker) fits(p *packet.Buffer, sa *sad.SA) (wireKind, DropReason) {
+	longest, wire := maxPayload4, wireRaw4
+	if !sa.Remote.Addr().Is4() {
+		longest, wire = maxPayload6, wireRaw6
+	}
+	if sa.Encap == sad.EncapUDP {
+		longest, wire = longest-udpHeader, wireUDP
+	}
+	if w.wires[wire].to == nil {
+		return wire, OutNoWire
+	}
+	if p.Segments() > 1 || sa.Suite.SealedLen(p.Len) > longest {
+		return wire, OutTooBig
+	}
+	return wire, forwarded
+}
+
+// sealRun takes the collected run of one SA's packets through steps 5 to 8.
+func (w *outboundWorker) sealRun() {
+	r := &w.run
+	if len(r.bufs) == 0 {
+		return
+	}
+	first, granted := r.sa.Reserve(len(r.bufs))
+	if refused := len(r.bufs) - granted; refused > 0 {
+		w.drop(w.refusal(r.sa), refused)
+	}
+	bytes := 0
+	r.jobs = r.jobs[:granted]
+	for i, p := range r.bufs[:granted] {
+		bytes += p.Len
+		r.jobs[i] = job(p, r.sa, first+uint64(i))
+	}
+	r.sa.Transform.Seal(w.scratch, r.sa.SPI, r.jobs)
+	tx := &w.wires[r.wire]
+	for i, p := range r.bufs[:granted] {
+		tx.commit(encapsulate(p, r.sa, r.jobs[i].Wire), p.Len)
+	}
+	r.sa.Touch(int64(w.now), granted, bytes)
+	r.bufs, r.sa = r.bufs[:0], nil
+}
+
+// refusal is why the SA granted fewer sequence numbers than were asked for.
+func (w *outboundWorker) refusal(sa *sad.SA) DropReason {
+	// RFC 4303 3.3.3: "the sender checks to ensure that the counter has not
+	// cycled before inserting the new value" and "MUST NOT send a packet on
+	// an SA if doing so would cause the sequence number to cycle". The
+	// event is housekeeping's.
+	if sa.Exhausted() {
+		return OutSeqExhausted
+	}
+	return OutSeqReservation
+}
+
+// job describes to esp how p becomes an ESP packet, in place: the payload stays
+// where it is and the ESP header and IV grow into the headroom.
+func job(p *packet.Buffer, sa *sad.SA, seq uint64) esp.Packet {
+	front := esp.HeaderLen + sa.Suite.IVLen()
+	next := uint8(packet.ProtoIPv4)
+	if p.Header.Version == 6 {
+		next = packet.ProtoIPv6
+	}
+	start, sealed := p.Off-front, sa.Suite.SealedLen(p.Len)
+	return esp.Packet{
+		Seq:        seq,
+		NextHeader: next,
+		Payload:    p.Bytes(),
+		Wire:       p.Mem[start : start+sealed],
+	}
+}
+
+// encapsulate is the outer header of the sealed packet wire: RFC 4301 5.1.2.
+// The bytes of IP and UDP headers are the sockets' work.
+func encapsulate(p *packet.Buffer, sa *sad.SA, wire []byte) packet.Datagram {
+	return packet.Datagram{
+		Mem:   p.Mem,
+		Off:   p.Off - esp.HeaderLen - sa.Suite.IVLen(),
+		Len:   len(wire),
+		Addr:  sa.Remote,
+		Local: sa.Local.Addr(),
+		TOS:   outerTrafficClass(&sa.Tunnel, &p.Header),
+		DF:    outerDF(sa.Tunnel.DF, &p.Header),
+	}
+}
+
+// flush sends what the batch has made: one WriteBatch per wire.
+func (w *outboundWorker) flush() {
+	for i := range w.wires {
+		packets, bytes, failed := w.wires[i].flush()
+		w.packets.Add(packets)
+		w.bytes.Add(bytes)
+		w.drop(OutSendError, failed)
+	}
+	packets, _, failed := w.clear.flush()
+	w.counters.bypass.Add(packets)
+	w.drop(OutSendError, failed)
+}
+
+func (w *outboundWorker) emit(e Event) {
+	e.At = w.now
+	if !w.gateway.emit(e) {
+		w.lost.Add(1)
+	}
+}

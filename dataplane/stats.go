@@ -1,0 +1,92 @@
+package dataplane
+
+import (
+	"sync/atomic"
+	"time"
+
+	"github.com/adit-ipsec/adit/sad"
+)
+
+// counters are one worker's. Only that worker writes them, so the atomics are
+// never contended; they are padded apart from the next worker's.
+type counters struct {
+	_       [64]byte
+	drops   [reasons]atomic.Uint64
+	packets atomic.Uint64 // forwarded: outbound sealed and sent, inbound written to the TUN
+	bytes   atomic.Uint64 // their inner lengths
+	bypass  atomic.Uint64 // sent in clear because a policy says so
+	keep    atomic.Uint64 // NAT keepalives received
+	lost    atomic.Uint64 // events that found the channel full
+	_       [64]byte
+}
+
+// drop counts packets that a walk ended. The loops that called the walk are
+// its only callers.
+func (c *counters) drop(reason DropReason, n int) {
+	if n > 0 {
+		c.drops[reason].Add(uint64(n))
+	}
+}
+
+// Counter is one named figure that only grows while the gateway lives.
+type Counter struct {
+	Name  string
+	Value uint64
+}
+
+// Stats is a snapshot of a gateway's figures. Counters of different workers
+// are read one after the other, so that sums may be off by packets in flight.
+type Stats struct {
+	Uptime   time.Duration
+	Traffic  []Counter   // OutPackets, OutBytes, OutBypass, InPackets, InBytes, InKeepalives, EventsLost
+	Drops    []Counter   // every DropReason by name, zero or not, in the order of the walks
+	SAs      []sad.Stats // every SA, in no order
+	Policies int
+}
+
+// Counter returns a figure by name from Traffic or Drops, 0 for no such name.
+func (s Stats) Counter(name string) uint64 {
+	for _, list := range [][]Counter{s.Drops, s.Traffic} {
+		for _, c := range list {
+			if c.Name == name {
+				return c.Value
+			}
+		}
+	}
+	return 0
+}
+
+// Stats returns a snapshot. It may be called at any time, also after Close.
+func (g *Gateway) Stats() Stats {
+	s := Stats{Uptime: g.clock()}
+	if table := g.policy.Load(); table != nil {
+		s.Policies = len(table.Policies())
+	}
+	sum := func(pick func(*counters) uint64, of ...*counters) (total uint64) {
+		for _, c := range of {
+			total += pick(c)
+		}
+		return total
+	}
+	out, in := g.outCounters(), g.inCounters()
+	all := append(append([]*counters{}, out...), in...)
+	packets := func(c *counters) uint64 { return c.packets.Load() }
+	bytes := func(c *counters) uint64 { return c.bytes.Load() }
+	s.Traffic = []Counter{
+		{"OutPackets", sum(packets, out...)},
+		{"OutBytes", sum(bytes, out...)},
+		{"OutBypass", sum(func(c *counters) uint64 { return c.bypass.Load() }, out...)},
+		{"OutKeepalives", g.keepalives.Load()},
+		{"InPackets", sum(packets, in...)},
+		{"InBytes", sum(bytes, in...)},
+		{"InKeepalives", sum(func(c *counters) uint64 { return c.keep.Load() }, in...)},
+		{"EventsLost", sum(func(c *counters) uint64 { return c.lost.Load() }, all...) + g.eventsLost.Load()},
+	}
+	for _, reason := range DropReasons() {
+		s.Drops = append(s.Drops, Counter{reason.String(), sum(func(c *counters) uint64 { return c.drops[reason].Load() }, all...)})
+	}
+	for sa := range g.sas.Load().All() {
+		s.SAs = append(s.SAs, sa.Stats())
+	}
+	return s
+}
