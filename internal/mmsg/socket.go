@@ -252,3 +252,17 @@ func (s *Socket) pollError(err error) error {
 	}
 	return err
 }
+
+// SetOption sets an integer option of the socket.
+func (s *Socket) SetOption(level, option, value int) error {
+	var errno error
+	err := s.conn.Control(func(fd uintptr) { errno = unix.SetsockoptInt(int(fd), level, option, value) })
+	return errors.Join(err, errno)
+}
+
+// Option is an integer option of the socket as the kernel holds it.
+func (s *Socket) Option(level, option int) (value int, err error) {
+	var errno error
+	err = s.conn.Control(func(fd uintptr) { value, errno = unix.GetsockoptInt(int(fd), level, option) })
+	return value, errors.Join(err, errno)
+}

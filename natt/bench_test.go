@@ -1,0 +1,39 @@
+package natt
+
+import (
+	"fmt"
+	"testing"
+
+	"github.com/adit-ipsec/adit/internal/packet"
+)
+
+// BenchmarkLoopback sends batches over UDP on the loopback interface and reads
+// them back in the same goroutine: the cost of both system calls and of the
+// kernel between them, per datagram.
+func BenchmarkLoopback(b *testing.B) {
+	for _, size := range []int{64, 1400} {
+		for _, batch := range []int{1, 32, 128} {
+			b.Run(fmt.Sprintf("bytes=%d/batch=%d", size, batch), func(b *testing.B) {
+				from, to := listen(b, Config{Address: loop4}), listen(b, Config{Address: loop4})
+				out, in := packet.NewDatagrams(batch), packet.NewDatagrams(batch)
+				for i := range out {
+					out[i].Len, out[i].Addr, out[i].DF = size, to.at(loop4), true
+				}
+				b.SetBytes(int64(size * batch))
+				for b.Loop() {
+					if n, err := from.WriteBatch(out); err != nil {
+						b.Fatalf("WriteBatch = %d, %v", n, err)
+					}
+					for want := batch; want > 0; {
+						n, err := to.ReadBatch(in)
+						if err != nil {
+							b.Fatal(err)
+						}
+						want -= n
+					}
+				}
+				b.ReportMetric(float64(b.N)*float64(batch)/b.Elapsed().Seconds(), "pps")
+			})
+		}
+	}
+}
