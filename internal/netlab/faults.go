@@ -3,6 +3,7 @@ package netlab
 import (
 	"fmt"
 	"net/netip"
+	"strings"
 )
 
 // NFT runs an nftables script in the node. It needs the `nft` program; the
@@ -21,15 +22,23 @@ func (n *Node) NFT(script string) error {
 const faultTable = "adit_fault_"
 
 // Heal takes a fault away; name is the one that the method's comment gives.
-func (n *Node) Heal(name string) error {
-	return n.NFT(fmt.Sprintf("delete table inet %s%s\n", faultTable, name))
+func (n *Node) Heal(name string) error { return n.NFT(without(name)) }
+
+// without is a script that removes the fault's tables, whichever there are:
+// adding a table that exists changes nothing.
+func without(name string) (script string) {
+	for _, family := range []string{"inet", "ip", "ip6"} {
+		script += fmt.Sprintf("add table %[1]s %[2]s%[3]s\ndelete table %[1]s %[2]s%[3]s\n", family, faultTable, name)
+	}
+	return script
 }
 
 // fault replaces the fault's table by one with a single chain.
-func (n *Node) fault(name, hook, rule string) error {
-	table := faultTable + name
-	return n.NFT(fmt.Sprintf("table inet %[1]s\ndelete table inet %[1]s\ntable inet %[1]s {\n chain c {\n  %[2]s\n  %[3]s\n }\n}\n",
-		table, hook, rule))
+func (n *Node) fault(name, hook, rule string) error { return n.familyFault("inet", name, hook, rule) }
+
+func (n *Node) familyFault(family, name, hook, rule string) error {
+	return n.NFT(without(name) + fmt.Sprintf("table %s %s%s {\n chain c {\n  %s\n  %s\n }\n}\n",
+		family, faultTable, name, hook, rule))
 }
 
 const (
@@ -84,13 +93,17 @@ func (n *Node) DropLongerThan(iface string, length int) error {
 }
 
 // Corrupt overwrites four bytes of each n-th matching packet that comes in at
-// iface: the 32 bits at the given bit offset of the transport header. UDP
-// checksums are made good again by the kernel, so that the packet arrives; match
-// says which transport, for instance "udp dport 4500" (bit 64: the payload's
-// first) or "meta l4proto esp". Fault "corrupt".
+// iface: the 32 bits at the given bit offset of the transport header. match says
+// which packets, for instance "udp dport 4500" (bit 64: the payload's first) or
+// "meta l4proto esp". So that UDP still arrives, a match that names udp also
+// clears the UDP checksum, which IPv4 takes as "none" and IPv6 refuses (RFC 8200
+// 8.1). Fault "corrupt".
 func (n *Node) Corrupt(iface, match string, bit, every int) error {
-	return n.fault("corrupt", hookPrerouting,
-		in(iface)+fmt.Sprintf("%s numgen inc mod %d 0 counter @th,%d,32 set 0xffffffff", match, every, bit))
+	rule := in(iface) + fmt.Sprintf("%s numgen inc mod %d 0 counter @th,%d,32 set 0xffffffff", match, every, bit)
+	if strings.Contains(match, "udp") {
+		rule += " udp checksum set 0"
+	}
+	return n.fault("corrupt", hookPrerouting, rule)
 }
 
 // Masquerade gives what leaves through iface that interface's address and a
@@ -112,4 +125,15 @@ func (n *Node) SNAT(iface string, addr netip.Addr, fromPort, toPort uint16) erro
 	}
 	return n.fault("nat", hookSNAT,
 		out(iface)+fmt.Sprintf("meta l4proto udp counter snat %s to %s:%d-%d", family, to, fromPort, toPort))
+}
+
+// Duplicate sends each n-th IP packet of the next hop's family that leaves
+// through iface a second time, to that next hop. Fault "duplicate".
+func (n *Node) Duplicate(iface string, nextHop netip.Addr, every int) error {
+	family := "ip" // "dup" is not to be had in tables of family inet
+	if nextHop.Is6() {
+		family = "ip6"
+	}
+	return n.familyFault(family, "duplicate", "type filter hook postrouting priority 0; policy accept;",
+		out(iface)+fmt.Sprintf("numgen inc mod %d 0 counter dup to %s device %q", every, nextHop, iface))
 }
