@@ -1,0 +1,105 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"testing"
+
+	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/sad"
+)
+
+// Figure 4 of RFC 6040, all sixteen cells, through the walk: inner field at the
+// TUN, header checksum right, or the one drop.
+func TestRFC6040_4_2_DecapsulationCells(t *testing.T) {
+	const drop = 0xff
+	const notECT, ect1, ect0, ce = packet.NotECT, packet.ECT1, packet.ECT0, packet.CE
+	cells := map[[2]uint8]uint8{ // inner, outer
+		{notECT, notECT}: notECT, {notECT, ect0}: notECT, {notECT, ect1}: notECT, {notECT, ce}: drop,
+		{ect0, notECT}: ect0, {ect0, ect0}: ect0, {ect0, ect1}: ect1, {ect0, ce}: ce,
+		{ect1, notECT}: ect1, {ect1, ect0}: ect1, {ect1, ect1}: ect1, {ect1, ce}: ce,
+		{ce, notECT}: ce, {ce, ect0}: ce, {ce, ect1}: ce, {ce, ce}: ce,
+	}
+	if len(cells) != 16 {
+		t.Fatalf("expected 16 cells, saw %d", len(cells))
+	}
+	for cell, want := range cells {
+		for _, six := range []bool{false, true} {
+			in, next := inner{src: hostB, dst: hostA, tos: 46<<2 | cell[0], payload: "x"}, uint8(packet.ProtoIPv4)
+			if six {
+				in.src, in.dst, next = hostS, host6, packet.ProtoIPv6
+			}
+			r := newRig(t, options{})
+			p := r.sealed(1, next, in.udp())
+			d := packet.Datagram{Mem: p, Len: len(p), TOS: cell[1]}
+			if want == drop {
+				r.dropped(InECN, func() { r.delivers(0, r.receive(wireUDP, d)) })
+				continue
+			}
+			var got [][]byte
+			r.counts(nil, func() { got = r.receive(wireUDP, d) })
+			if len(got) != 1 {
+				t.Fatalf("inner %d outer %d: nothing came", cell[0], cell[1])
+			}
+			var h packet.Header
+			var f packet.Flow
+			if err := packet.Parse(got[0], &h, &f); err != nil {
+				t.Fatal(err)
+			}
+			if h.TrafficClass != 46<<2|want {
+				t.Errorf("inner %d outer %d: traffic class: expected %#x, saw %#x", cell[0], cell[1], 46<<2|want, h.TrafficClass)
+			}
+			if sum := packet.Checksum(got[0][:20], 0); !six && sum != 0xffff {
+				t.Errorf("inner %d outer %d: header checksum is wrong", cell[0], cell[1])
+			}
+		}
+	}
+}
+
+func TestOuterTrafficClassAndDF(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		tunnel   sad.Tunnel
+		tos      uint8
+		df       bool
+		wantTOS  uint8
+		wantDF   bool
+		sixInner bool
+	}{
+		{name: "copy", tos: 46<<2 | packet.ECT0, df: true, wantTOS: 46<<2 | packet.ECT0, wantDF: true},
+		{name: "copy without DF", tos: 46<<2 | packet.CE, wantTOS: 46<<2 | packet.CE},
+		{name: "DSCP off", tunnel: sad.Tunnel{DSCP: sad.DSCPOff}, tos: 46<<2 | packet.ECT1, wantTOS: packet.ECT1},
+		{name: "DSCP fixed", tunnel: sad.Tunnel{DSCP: sad.FixedDSCP(10)}, tos: 46 << 2, wantTOS: 10 << 2},
+		{name: "DSCP fixed 0", tunnel: sad.Tunnel{DSCP: sad.FixedDSCP(0)}, tos: 46 << 2, wantTOS: 0},
+		{name: "ECN compat", tunnel: sad.Tunnel{ECN: sad.ECNCompat}, tos: 46<<2 | packet.ECT0, wantTOS: 46 << 2},
+		{name: "DF set", tunnel: sad.Tunnel{DF: sad.DFSet}, wantDF: true},
+		{name: "DF clear", tunnel: sad.Tunnel{DF: sad.DFClear}, df: true},
+		{name: "IPv6 inside, copy", sixInner: true, tos: 12 << 2, wantTOS: 12 << 2},
+		{name: "IPv6 inside, set", tunnel: sad.Tunnel{DF: sad.DFSet}, sixInner: true, wantDF: true},
+	} {
+		r := newRig(t, options{tunnel: c.tunnel})
+		in := inner{src: hostA, dst: hostB, tos: c.tos, df: c.df, payload: "x"}
+		if c.sixInner {
+			in.src, in.dst = host6, hostS
+		}
+		got := r.send(in.udp())
+		if len(got) != 1 || got[0].TOS != c.wantTOS || got[0].DF != c.wantDF {
+			t.Errorf("%s: expected traffic class %#x and DF %v, saw %+v", c.name, c.wantTOS, c.wantDF, got)
+		}
+	}
+}
+
+// The inner header is not changed by the outbound walk: TTL included, which the
+// kernel decremented when it forwarded the packet into the TUN.
+func TestRFC4301_5_1_2_InnerHeaderUnchanged(t *testing.T) {
+	r := newRig(t, options{})
+	p := inner{src: hostA, dst: hostB, ttl: 1, tos: 0x2e, df: true, payload: "x"}.udp()
+	binary.BigEndian.PutUint16(p[4:], 0xbeef)
+	got := r.send(p)
+	if len(got) != 1 {
+		t.Fatalf("expected 1 datagram, saw %d", len(got))
+	}
+	open, err := r.opened(got[0], 1)
+	if err != nil || string(open.Payload) != string(p) {
+		t.Errorf("expected % x, saw % x, %v", p, open.Payload, err)
+	}
+}
