@@ -105,7 +105,11 @@ func (d *decoder) checkUse() {
 }
 
 // warnShadowed warns of policies that nothing ever reaches.
-func (d *decoder) warnShadowed(*spd.Table) {}
+func (d *decoder) warnShadowed(t *spd.Table) {
+	for _, s := range t.Shadowed() {
+		d.warn(fmt.Sprintf("policies[%d]", s.Policy.Index()), s.String())
+	}
+}
 
 func sortWarnings(list []Warning) {
 	slices.SortStableFunc(list, func(a, b Warning) int {

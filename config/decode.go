@@ -94,19 +94,15 @@ func (o *object) add(pair *ast.MappingValueNode, known []string) {
 }
 
 func (o *object) unknown(name string, at *token.Token, known []string) {
-	key := "a key"
-	if showable(name) && utf8.RuneCountInString(name) <= 32 {
-		key = fmt.Sprintf("the key %q", name)
+	key, problem := o.key, "a key that is unknown, and is not printed because it may be a secret"
+	if isName(name) && showable(name) {
+		key, problem = o.child(name, nil, nil).key, "unknown key"
 	}
 	fix := "known here: " + strings.Join(known, ", ")
 	if near := nearest(name, known); near != "" {
 		fix = fmt.Sprintf("did you mean %s?", near)
 	}
-	path := o.key
-	if path == "" {
-		path = "top level"
-	}
-	o.s.fail(o.s.at(at), path, key+" is unknown", fix)
+	o.s.fail(o.s.at(at), key, problem, fix)
 }
 
 func (o *object) get(name string) (value, bool) {
@@ -175,7 +171,7 @@ func (v value) scalar() (string, kind) {
 		return s, truth
 	case isNumber(s):
 		return s, number
-	case strings.Trim(s, "+-._0123456789") == "" && strings.ContainsAny(s, "0123456789") && !strings.Contains(s[1:], "-") && strings.Count(s, ".") < 2,
+	case looksNumeric(s),
 		t.Type == token.BinaryIntegerType, t.Type == token.OctetIntegerType, t.Type == token.HexIntegerType, t.Type == token.InfinityType, t.Type == token.NanType:
 		return s, almostNumber
 	}
@@ -190,6 +186,13 @@ func (v value) oneLine() bool {
 		return false
 	}
 	return true
+}
+
+// looksNumeric tells whether people would take s for a number: digits with a
+// sign, with underscores or with a decimal point.
+func looksNumeric(s string) bool {
+	s = strings.TrimLeft(s, "+-")
+	return s != "" && s[0] >= '0' && s[0] <= '9' && strings.Trim(s, "0123456789_.") == "" && strings.Count(s, ".") < 2
 }
 
 func isNumber(s string) bool {

@@ -45,7 +45,7 @@ func (d *decoder) peer(v value) (p Peer) {
 	manual := d.keying(o)
 	d.peerAddress(o, &p, manual)
 	if v, ok := d.get(o, "port"); ok {
-		n, _ := v.integer(0, 65535, "the peer's UDP port, 0 for listen.natt_port")
+		n, _ := v.integer(0, 65535, "write the peer's UDP port, 1 to 65535, or 0 for listen.natt_port")
 		p.Port = uint16(n)
 	}
 	p.Profile = "default"
@@ -87,7 +87,7 @@ func (d *decoder) keying(o *object) bool {
 		}
 		return false
 	}
-	word, _ := v.choice("manual", "ike", "server")
+	word, _ := v.choice("manual")
 	return word == "manual"
 }
 
@@ -182,7 +182,7 @@ func (d *decoder) sa(v value) (sa SA, known bool) {
 		if v.isWord("ah") {
 			v.notHere("`protocol: ah`", "write `protocol: esp`, or leave the key out")
 		} else {
-			v.choice("esp", "ah")
+			v.choice("esp")
 		}
 	}
 	if v, ok := o.need("spi", "add `spi: 0x1001`, the same number as at the other end"); ok {
@@ -196,16 +196,15 @@ func (d *decoder) sa(v value) (sa SA, known bool) {
 		return sa, known
 	}
 	if sa.Suite.CounterMode() && !d.AllowManualAEAD {
-		v.fail(fmt.Sprintf("%s is a counter mode, and RFC 8221 section 4 says of manual keys: %q", sa.Suite, rfc8221Manual),
+		// RFC 8221 section 3: with manual keys, "Counter Mode algorithms such
+		// as ENCR_AES_CTR, ENCR_AES_CCM, ENCR_AES_GCM, and
+		// ENCR_CHACHA20_POLY1305 MUST NOT be used". GMAC has the same nonce.
+		v.fail(fmt.Sprintf("%s is a counter mode, which RFC 8221 section 3 forbids with manual keys (\"MUST NOT be used\")", sa.Suite),
 			"use aes128-sha256 or the like; for laboratories and interoperability tests, add `allow_manual_aead: true` at the top level")
 	}
 	d.saKeys(o, &sa)
 	return sa, known
 }
-
-// rfc8221Manual is the sentence of RFC 8221 section 4 on manual keys and
-// counter modes.
-const rfc8221Manual = "these algorithms MUST NOT be used with manual keying"
 
 // spi reads an SPI. RFC 4303 section 2.1: "The set of SPI values in the range 1
 // through 255 are reserved by the Internet Assigned Numbers Authority".

@@ -119,7 +119,7 @@ func (v value) foreign(err error, text string) {
 	if fix != "" {
 		fix = "write " + fix
 	}
-	v.fail("found "+problem, fix)
+	v.fail(problem, fix)
 }
 
 // selectorText reads a scalar that selectors accept with or without quotes.

@@ -105,21 +105,21 @@ func (d *decoder) refuseLater(o *object) {
 		if later {
 			v.notHere(fmt.Sprintf("`%s: %s`", r.key, v.node.GetToken().Value), r.instead)
 		} else {
-			v.choice(append([]string{r.now}, r.later...)...)
+			v.choice(r.now)
 		}
 	}
 	if v, ok := d.get(o, "tfc"); ok && !v.isWord("off") {
 		if _, kind := v.scalar(); kind == number || v.isWord("mtu") {
 			v.notHere("traffic flow confidentiality padding", "write `tfc: off`")
 		} else {
-			v.choice("off", "mtu", "a number of bytes")
+			v.choice("off")
 		}
 	}
 }
 
 // replayWindow reads the window; turning it off must be said twice.
 func (d *decoder) replayWindow(v value, p Profile) int {
-	n, ok := v.integer(0, replay.MaxSize, "the window in packets, 64 or more; 0 turns it off:")
+	n, ok := v.integer(0, replay.MaxSize, "write the window in packets, 64 to 1048576")
 	switch {
 	case !ok:
 	case n == 0 && !p.AllowNoReplay:
@@ -151,7 +151,7 @@ func (d *decoder) tunnel(o *object) (t sad.Tunnel) {
 	if v, ok := d.get(o, "dscp"); ok && !v.isWord("copy") {
 		if v.isWord("off") {
 			t.DSCP = sad.DSCPOff
-		} else if n, ok := v.integer(0, 63, "copy, off, or the code point"); ok {
+		} else if n, ok := v.integer(0, 63, "write copy, off, or a code point, 0 to 63"); ok {
 			t.DSCP = sad.FixedDSCP(uint8(n))
 		}
 	}
@@ -194,6 +194,7 @@ func (d *decoder) lifetime(v value) Lifetime {
 	if !ok {
 		return l
 	}
+	before := len(d.s.errs.List)
 	for _, t := range []struct {
 		key string
 		to  *time.Duration
@@ -220,7 +221,9 @@ func (d *decoder) lifetime(v value) Lifetime {
 			*t.to, _ = t.read(v)
 		}
 	}
-	d.checkLifetime(v.key, l)
+	if len(d.s.errs.List) == before {
+		d.checkLifetime(v.key, l)
+	}
 	return l
 }
 

@@ -58,8 +58,7 @@ func (v value) truth() (value, ok bool) {
 }
 
 // integer reads v as a number without quotes.
-func (v value) integer(low, high uint64, what string) (uint64, bool) {
-	fix := fmt.Sprintf("write %s, a number from %d to %d", what, low, high)
+func (v value) integer(low, high uint64, fix string) (uint64, bool) {
 	s, kind := v.scalar()
 	if kind == text {
 		v.wrong(fix + ", without quotes")
@@ -146,7 +145,7 @@ func (v value) address(fix string) (netip.Addr, bool) {
 	case a.Zone() != "":
 		problem = ", an address with a zone"
 	case a.Is4In6():
-		problem, fix = ", an IPv4 address in IPv6 clothes", "write "+a.Unmap().String()
+		problem, fix = ", an IPv4-mapped IPv6 address", "write "+a.Unmap().String()
 	case a.IsUnspecified(), a.IsMulticast(), a == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
 		problem = ", which is no address of one host"
 	default:
@@ -241,5 +240,5 @@ func plural(n int, unit string) string {
 
 // packets reads a number of packets; 0 for no limit.
 func (v value) packets() (uint64, bool) {
-	return v.integer(0, math.MaxUint64, "a number of packets, 0 for no limit:")
+	return v.integer(0, math.MaxUint64, "write a number of packets, or 0 for no limit")
 }

@@ -4,15 +4,23 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/goccy/go-yaml/ast"
+
 	"github.com/adit-ipsec/adit/sad"
 )
 
 // root reads the top level.
 func (d *decoder) root(v value) {
+	if !d.version(v) {
+		return
+	}
 	o, ok := v.object("version", "name", "state_dir", "control", "metrics", "guard", "allow_legacy",
 		"allow_manual_aead", "tun", "listen", "profiles", "peers", "policies")
-	if !ok || !d.version(o) {
+	if !ok {
 		return
+	}
+	if v, ok := o.need("version", "add `version: 1` as the first line"); ok {
+		d.mark(v)
 	}
 	d.Name = "adit"
 	if v, ok := d.get(o, "name"); ok {
@@ -34,7 +42,7 @@ func (d *decoder) root(v value) {
 		if v.isWord("required") {
 			v.notHere("`guard: required`", "write `guard: auto`, and let a firewall rule on the outside interfaces drop what leaves in clear")
 		} else {
-			v.choice("auto", "off", "required")
+			v.choice("auto", "off")
 		}
 	}
 	d.readListen(o)
@@ -45,23 +53,30 @@ func (d *decoder) root(v value) {
 	d.checkWhole()
 }
 
-// version comes first: the meaning of all other keys hangs on it.
-func (d *decoder) version(o *object) bool {
-	v, ok := o.need("version", "add `version: 1` as the first line")
+// version comes first: what any other key means hangs on it. It is false if
+// the file is of another version.
+func (d *decoder) version(root value) bool {
+	n, ok := root.node.(*ast.MappingNode)
 	if !ok {
+		return true // root says so
+	}
+	for _, pair := range n.Values {
+		if start(pair.Key).Value != "version" {
+			continue
+		}
+		v := root.child("version", pair.Value, start(pair.Key))
+		s, kind := v.scalar()
+		switch {
+		case kind == number && s == "1":
+			return true
+		case kind == number:
+			v.notHere("configuration version "+s, "write `version: 1`")
+		default:
+			v.wrong("write `version: 1`, a number without quotes")
+		}
 		return false
 	}
-	d.mark(v)
-	s, kind := v.scalar()
-	switch {
-	case kind == number && s == "1":
-		return true
-	case kind == number:
-		v.notHere(fmt.Sprintf("configuration version %s", s), "write `version: 1`")
-	default:
-		v.wrong("write `version: 1`, a number without quotes")
-	}
-	return false
+	return true
 }
 
 // flag reads a truth value that has a default.
@@ -122,7 +137,7 @@ func (d *decoder) devices(v value) []string {
 
 func (d *decoder) port(o *object, name string, otherwise uint16) uint16 {
 	if v, ok := d.get(o, name); ok {
-		if n, ok := v.integer(1, 65535, "a UDP port"); ok {
+		if n, ok := v.integer(1, 65535, "write a UDP port, 1 to 65535"); ok {
 			return uint16(n)
 		}
 	}
@@ -153,7 +168,7 @@ func (d *decoder) readTUN(root *object) {
 		d.TUN.Routes = word != "off"
 	}
 	if v, ok := d.get(o, "queues"); ok && !v.isWord("auto") {
-		n, ok := v.integer(1, 1024, "auto, or 1")
+		n, ok := v.integer(1, 1024, "write auto or 1")
 		if ok && n != 1 {
 			v.notHere("more than one TUN queue", "write `queues: auto`, which is one queue")
 		}
@@ -164,7 +179,7 @@ func (d *decoder) readTUN(root *object) {
 func (d *decoder) readMTU(v value) {
 	// RFC 791 section 3.1: "Every internet destination must be able to
 	// receive a datagram of 576 octets".
-	n, ok := v.integer(576, 65535, "auto, or the MTU in bytes")
+	n, ok := v.integer(576, 65535, "write auto, or the MTU in bytes, 576 to 65535")
 	if !ok {
 		return
 	}
