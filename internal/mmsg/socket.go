@@ -266,3 +266,11 @@ func (s *Socket) Option(level, option int) (value int, err error) {
 	err = s.conn.Control(func(fd uintptr) { value, errno = unix.GetsockoptInt(int(fd), level, option) })
 	return value, errors.Join(err, errno)
 }
+
+// Queued is how many bytes of the send buffer are in use, bookkeeping
+// included (SIOCOUTQ).
+func (s *Socket) Queued() (n int, err error) {
+	var errno error
+	err = s.conn.Control(func(fd uintptr) { n, errno = unix.IoctlGetInt(int(fd), unix.SIOCOUTQ) })
+	return n, errors.Join(err, errno)
+}
