@@ -61,10 +61,10 @@ func open(dir string, sync func(*os.File) error) (*Store, error) {
 	return s, nil
 }
 
-// makeDir makes dir durable, or checks it if it is there.
+// makeDir makes dir, or checks it if it is there, and makes its name durable: a
+// directory lost in a power cut would take the reservations in it along.
 func makeDir(dir string, sync func(*os.File) error) error {
-	_, err := os.Stat(dir)
-	missing := errors.Is(err, os.ErrNotExist)
+	made := missing(dir)
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fmt.Errorf("seqstore: %w: give a directory that the gateway may write to", err)
 	}
@@ -75,10 +75,22 @@ func makeDir(dir string, sync func(*os.File) error) error {
 	if err := checkPrivate(dir, info, 0o700); err != nil {
 		return err
 	}
-	if missing {
-		return syncDir(filepath.Dir(filepath.Clean(dir)), sync)
+	for _, path := range made {
+		if err := syncDir(filepath.Dir(path), sync); err != nil {
+			return fmt.Errorf("seqstore: %w: check the disk that holds state_dir", err)
+		}
 	}
 	return nil
+}
+
+// missing is the part of the path that is not there, longest first.
+func missing(dir string) (paths []string) {
+	for path := filepath.Clean(dir); ; path = filepath.Dir(path) {
+		if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+			return paths
+		}
+		paths = append(paths, path)
+	}
 }
 
 // takeLock locks the directory for this process. The kernel lets go of the lock
