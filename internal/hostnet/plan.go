@@ -25,6 +25,10 @@ type Plan struct {
 	// it would leave in clear.
 	Throw []netip.Prefix
 
+	// Peers are the outer addresses of the peers, where they are known. They
+	// change nothing; Notes looks at the routes to them.
+	Peers []netip.Addr
+
 	Mark     uint32 // of the gateway's own sockets; not 0
 	Table    uint32 // 0: TableFor(Device)
 	Priority int    // of the rules; 0: DefaultPriority
