@@ -85,7 +85,7 @@ func New(cfg Config) (*Gateway, error) {
 	if err != nil {
 		return nil, err
 	}
-	g.start(cfg.TUN)
+	g.start()
 	return g, nil
 }
 
@@ -126,12 +126,12 @@ func build(cfg Config) (*Gateway, error) {
 	return g, nil
 }
 
-func (g *Gateway) start(dev tun.Device) {
+func (g *Gateway) start() {
 	g.workers.Go(func() { g.fail(g.out.runOutbound()) })
 	for _, w := range g.in {
 		g.workers.Go(func() { g.fail(w.runInbound()) })
 	}
-	g.workers.Go(func() { g.housekeep(dev.Events()) })
+	g.workers.Go(g.housekeep)
 	go func() {
 		g.workers.Wait()
 		close(g.events)

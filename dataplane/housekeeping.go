@@ -6,7 +6,6 @@ import (
 	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/natt"
 	"github.com/adit-ipsec/adit/sad"
-	wgtun "golang.zx2c4.com/wireguard/tun"
 )
 
 // housekeepInterval is how often everything that needs no packet is looked at.
@@ -33,9 +32,8 @@ type notes struct {
 	lastKeepalive time.Duration
 }
 
-// housekeep runs until the gateway stops. It also drains the TUN's own events,
-// which would block the device otherwise.
-func (g *Gateway) housekeep(events <-chan wgtun.Event) {
+// housekeep runs until the gateway stops.
+func (g *Gateway) housekeep() {
 	h := housekeeper{gateway: g, said: map[sad.ID]notes{}, grams: packet.NewDatagrams(1)}
 	ticker := time.NewTicker(housekeepInterval)
 	defer ticker.Stop()
@@ -43,10 +41,6 @@ func (g *Gateway) housekeep(events <-chan wgtun.Event) {
 		select {
 		case <-g.stop:
 			return
-		case _, ok := <-events:
-			if !ok {
-				events = nil
-			}
 		case <-ticker.C:
 			h.round()
 		}
