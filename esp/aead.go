@@ -17,7 +17,7 @@ const (
 // salt is what the nonce starts with.
 type salt [4]byte
 
-// putNonce writes IV to the packet, for Seal.
+// putCounterIV writes the IV of a packet to be sealed.
 func putCounterIV(j *job) { binary.BigEndian.PutUint64(j.wire[HeaderLen:], j.seq) }
 
 // nonceOf returns salt and the packet's IV. RFC 4106 4, RFC 7634 2, RFC 4543
@@ -94,16 +94,22 @@ func (c *gcm8Codec) open(sc *Scratch, run []job) {
 	copy(sc.nonce[:], c.salt[:])
 	for i := range run {
 		j := &run[i]
-		n := len(j.text)
-		clearText, sealed := sc.room(n + c.gcm.Overhead())
-		nonce, aad := sc.nonceOf(j), sc.putAAD(j, c.esn)
-		c.gcm.Seal(clearText[:0], nonce, j.text, aad)
-		c.gcm.Seal(sealed[:0], nonce, clearText[:n], aad)
-		j.ok = subtle.ConstantTimeCompare(sealed[n:n+gcm8ICVLen], j.wire[counterStart+n:]) == 1
-		if j.ok {
-			copy(j.text, clearText)
-		}
+		j.ok = openGCM8(c.gcm, sc, sc.nonceOf(j), j.text, j.wire[counterStart+len(j.text):], sc.putAAD(j, c.esn))
 	}
+}
+
+// openGCM8 decrypts text in place if icv, 8 bytes, is right, and else leaves it
+// alone.
+func openGCM8(gcm cipher.AEAD, sc *Scratch, nonce, text, icv, aad []byte) bool {
+	n := len(text)
+	clearText, sealed := sc.room(n + gcm.Overhead())
+	gcm.Seal(clearText[:0], nonce, text, aad)
+	gcm.Seal(sealed[:0], nonce, clearText[:n], aad)
+	if subtle.ConstantTimeCompare(sealed[n:n+gcm8ICVLen], icv) != 1 {
+		return false
+	}
+	copy(text, clearText)
+	return true
 }
 
 // gmacCodec is ENCR_NULL_AUTH_AES_GMAC (RFC 4543): the text in clear, all of

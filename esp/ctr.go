@@ -41,11 +41,16 @@ func newCTRStream(block cipher.Block) (ctrStream, error) {
 // xor encrypts or decrypts src to dst, which start at the same byte or share
 // none. The prefix is sc.nonce[:12].
 func (c *ctrStream) xor(sc *Scratch, dst, src []byte) {
-	n := len(src)
-	if n < shortestByGCM {
+	if len(src) < shortestByGCM {
 		c.xorBlocks(sc, dst, src, 1)
 		return
 	}
+	c.xorByGCM(sc, dst, src)
+}
+
+// xorByGCM is xor for texts of three blocks and more.
+func (c *ctrStream) xorByGCM(sc *Scratch, dst, src []byte) {
+	n := len(src)
 	c.xorBlocks(sc, dst[:blockLen], src[:blockLen], 1)
 	cut := n - n%blockLen - blockLen // the end: 16 to 31 bytes
 	tail := sc.tail[:n-cut]

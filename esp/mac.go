@@ -57,9 +57,13 @@ type mac struct {
 	inner, outer []byte
 }
 
-// newMAC keeps no reference to key.
+// newMAC keeps no reference to key, which is at most a block of the hash long:
+// RFC 2104 2 hashes longer ones first, and ESP has none.
 func newMAC(k macKind, key []byte) (mac, error) {
 	d := &macs[k]
+	if len(key) > d.blockLen {
+		return mac{}, fmt.Errorf("esp: HMAC-%s key of %d bytes is longer than the hash's block", d.name, len(key))
+	}
 	m := mac{kind: k, icvLen: d.icvLen}
 	for _, pass := range []struct {
 		pad   byte
