@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/sys/unix"
 	wgtun "golang.zx2c4.com/wireguard/tun"
 
 	"github.com/adit-ipsec/adit/internal/packet"
@@ -87,7 +88,7 @@ func (a *Adapter) ReadBatch(bufs []packet.Buffer) (int, error) {
 			got, err = n, nil
 		}
 		if err != nil {
-			return 0, a.readError(err)
+			return 0, a.closedError(err)
 		}
 		if kept := a.take(bufs[:min(max(got, 0), n)]); kept > 0 {
 			return kept, nil
@@ -113,11 +114,33 @@ func (a *Adapter) take(bufs []packet.Buffer) (n int) {
 	return n
 }
 
-func (a *Adapter) readError(err error) error {
-	if a.closed.Load() || errors.Is(err, os.ErrClosed) || errors.Is(err, io.EOF) {
+// closedError is os.ErrClosed when err means that the device is gone for good,
+// else err.
+func (a *Adapter) closedError(err error) error {
+	if a.closed.Load() || errors.Is(err, os.ErrClosed) || errors.Is(err, io.EOF) || detached(a.dev.File()) {
 		return os.ErrClosed
 	}
 	return err
+}
+
+// detached tells whether file is a TUN descriptor whose interface was deleted.
+// Its reads fail in several ways (EBADFD, or the poller's "not pollable"),
+// none of which passes.
+func detached(file *os.File) bool {
+	if file == nil {
+		return false
+	}
+	conn, err := file.SyscallConn()
+	if err != nil {
+		return false
+	}
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return false
+	}
+	var errno error
+	err = conn.Control(func(fd uintptr) { errno = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, ifr) })
+	return err == nil && errors.Is(errno, unix.EBADFD)
 }
 
 // Why a buffer is not handed to the device.
@@ -160,7 +183,7 @@ func (a *Adapter) WriteBatch(bufs []*packet.Buffer) (written int, err error) {
 			written += k
 			continue
 		}
-		if a.closed.Load() || errors.Is(err, os.ErrClosed) {
+		if a.closedError(err) == os.ErrClosed {
 			return written, os.ErrClosed
 		}
 		errs = errors.Join(errs, fmt.Errorf("write to the TUN device: %w", err))
