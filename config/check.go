@@ -92,10 +92,13 @@ func (d *decoder) checkUse() {
 			continue
 		}
 		said[p.Profile] = true
-		for _, key := range []string{"lifetime", "suites"} {
+		for key, instead := range map[string]string{
+			"lifetime": "the gateway never replaces them; change them at both ends in time",
+			"suites":   "each SA names its own suite",
+		} {
 			full := profileKey(p.Profile) + "." + key
 			if _, written := d.positions[full]; written {
-				d.warn(full, fmt.Sprintf("binds automatic keying only, and peer %q has manual keys: the gateway never replaces them, change them at both ends in time", p.Name))
+				d.warn(full, fmt.Sprintf("binds automatic keying only, and peer %q has manual keys: %s", p.Name, instead))
 			}
 		}
 	}

@@ -26,7 +26,7 @@ func (d Difference) String() string {
 
 // Mirror holds two files against each other, as the two ends of one or more
 // tunnels: what a sends must be what b expects, and the other way round. It
-// returns every field that does not fit, in the order of a; nothing: the ends
+// returns every field that does not fit, peer by peer of a; nothing: the ends
 // mirror each other. Peers of either file that are some third gateway are left
 // alone.
 func Mirror(a, b *Config) []Difference {
