@@ -130,7 +130,17 @@ func (a *Applied) Notes() []string { return append([]string(nil), a.notes...) }
 // journal undoes steps, last first.
 type journal []func() error
 
-func (j *journal) done(undo func() error) { *j = append(*j, undo) }
+// impair is a test's: it lets a plan fail behind its n-th step.
+var impair func(step int) error
+
+// done notes how a step that was taken is undone. The error is impair's.
+func (j *journal) done(undo func() error) error {
+	*j = append(*j, undo)
+	if impair != nil {
+		return impair(len(*j))
+	}
+	return nil
+}
 
 func (j *journal) undo() error {
 	var errs []error
@@ -195,7 +205,9 @@ func (a *Applied) setDevice(j *journal, p Plan) ([]netip.Prefix, error) {
 		if err := a.nl.LinkSetMTU(link, mtu); err != nil {
 			return fail(fmt.Sprintf("set MTU %d", mtu), err)
 		}
-		j.done(func() error { return a.nl.LinkSetMTU(link, old) })
+		if err := j.done(func() error { return a.nl.LinkSetMTU(link, old) }); err != nil {
+			return fail("set MTU", err)
+		}
 	}
 	if link.Attrs().Flags&net.FlagUp == 0 {
 		if err := a.bringUp(j, link); err != nil {
@@ -218,7 +230,9 @@ func (a *Applied) setDevice(j *journal, p Plan) ([]netip.Prefix, error) {
 			return fail("add address "+addr.String(), err)
 		}
 		mine = append(mine, addr)
-		j.done(func() error { return a.nl.AddrDel(link, address(addr)) })
+		if err := j.done(func() error { return a.nl.AddrDel(link, address(addr)) }); err != nil {
+			return fail("add address", err)
+		}
 	}
 	for _, addr := range a.addrs {
 		if slices.Contains(mine, addr) {
@@ -227,7 +241,9 @@ func (a *Applied) setDevice(j *journal, p Plan) ([]netip.Prefix, error) {
 		if err := a.nl.AddrDel(link, address(addr)); err != nil && !errors.Is(err, syscall.EADDRNOTAVAIL) {
 			return fail("remove address "+addr.String(), err)
 		}
-		j.done(func() error { return a.nl.AddrAdd(link, address(addr)) })
+		if err := j.done(func() error { return a.nl.AddrAdd(link, address(addr)) }); err != nil {
+			return fail("remove address", err)
+		}
 	}
 	return mine, nil
 }
@@ -237,13 +253,14 @@ func (a *Applied) bringUp(j *journal, link netlink.Link) error {
 		if err := a.nl.LinkSetIP6AddrGenMode(link, genModeNone); err != nil {
 			return err
 		}
-		j.done(func() error { return a.nl.LinkSetIP6AddrGenMode(link, a.was.genMode) })
+		if err := j.done(func() error { return a.nl.LinkSetIP6AddrGenMode(link, a.was.genMode) }); err != nil {
+			return err
+		}
 	}
 	if err := a.nl.LinkSetUp(link); err != nil {
 		return err
 	}
-	j.done(func() error { return a.nl.LinkSetDown(link) })
-	return nil
+	return j.done(func() error { return a.nl.LinkSetDown(link) })
 }
 
 // Remove takes the plan back: rules, routes, addresses, and the device's state,

@@ -152,10 +152,11 @@ func (a *Applied) rule(k ruleKey) *netlink.Rule {
 	return r
 }
 
-// rank is the order in which routes are added: first what refuses traffic, then
-// what leads it to the TUN, then what lets it past.
+// rank is the order in which routes are added: first what leads to the TUN, then
+// what refuses, then what lets past. They are removed the other way round. So
+// what an old and a new plan both protect is at no moment refused or let past.
 func rank(kind int) int {
-	return slices.Index([]int{unix.RTN_UNREACHABLE, unix.RTN_UNICAST, unix.RTN_THROW}, kind)
+	return slices.Index([]int{unix.RTN_UNICAST, unix.RTN_UNREACHABLE, unix.RTN_THROW}, kind)
 }
 
 // gainRoutes adds what want has and have has not, or has otherwise.
@@ -172,18 +173,18 @@ func (a *Applied) gainRoutes(j *journal, have, want state) error {
 		if err := a.nl.RouteReplace(a.route(k, to)); err != nil {
 			return fmt.Errorf("hostnet: add route %s: %w", k.dst, err)
 		}
-		j.done(func() error {
-			if there {
-				return a.nl.RouteReplace(a.route(k, from))
-			}
-			return a.nl.RouteDel(a.route(k, to))
-		})
+		undo := func() error { return a.nl.RouteDel(a.route(k, to)) }
+		if there {
+			undo = func() error { return a.nl.RouteReplace(a.route(k, from)) }
+		}
+		if err := j.done(undo); err != nil {
+			return err
+		}
 	}
 	return nil
 }
 
-// loseRoutes removes what have has and want has not: first what lets traffic
-// past, last what refuses it.
+// loseRoutes removes what have has and want has not.
 func (a *Applied) loseRoutes(j *journal, have, want state) error {
 	keys := slices.SortedFunc(maps.Keys(have.routes), func(x, y routeKey) int {
 		return cmp.Or(rank(have.routes[y].kind)-rank(have.routes[x].kind), x.dst.Compare(y.dst))
@@ -196,7 +197,9 @@ func (a *Applied) loseRoutes(j *journal, have, want state) error {
 		if err := a.nl.RouteDel(r); err != nil && !errors.Is(err, syscall.ESRCH) {
 			return fmt.Errorf("hostnet: remove route %s: %w", k.dst, err)
 		}
-		j.done(func() error { return a.nl.RouteReplace(r) })
+		if err := j.done(func() error { return a.nl.RouteReplace(r) }); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -209,7 +212,9 @@ func (a *Applied) gainRules(j *journal, have, want state) error {
 		if err := a.nl.RuleAdd(a.rule(k)); err != nil {
 			return fmt.Errorf("hostnet: add rule %d: not fwmark %#x lookup %d: %w", k.priority, k.mark, a.table, err)
 		}
-		j.done(func() error { return a.nl.RuleDel(a.rule(k)) })
+		if err := j.done(func() error { return a.nl.RuleDel(a.rule(k)) }); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -222,7 +227,9 @@ func (a *Applied) loseRules(j *journal, have, want state) error {
 		if err := a.nl.RuleDel(a.rule(k)); err != nil && !errors.Is(err, syscall.ENOENT) {
 			return fmt.Errorf("hostnet: remove rule %d: not fwmark %#x lookup %d: %w", k.priority, k.mark, a.table, err)
 		}
-		j.done(func() error { return a.nl.RuleAdd(a.rule(k)) })
+		if err := j.done(func() error { return a.nl.RuleAdd(a.rule(k)) }); err != nil {
+			return err
+		}
 	}
 	return nil
 }

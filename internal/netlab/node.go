@@ -1,6 +1,7 @@
 package netlab
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -8,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
@@ -116,16 +118,34 @@ func (n *Node) SetMTU(iface string, mtu int) error {
 	return n.withLink(iface, fmt.Sprintf("set mtu %d", mtu), func(l netlink.Link) error { return n.nl.LinkSetMTU(l, mtu) })
 }
 
-// AddAddr gives an interface an address with its prefix length. IPv6 addresses
-// are usable at once.
+// AddAddr gives an interface an address with its prefix length. Where the link
+// is up, the address is usable when AddAddr returns.
 func (n *Node) AddAddr(iface string, p netip.Prefix) error {
 	return n.withLink(iface, "add address "+p.String(), func(l netlink.Link) error {
 		a := &netlink.Addr{IPNet: ipNet(p)}
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD
 		}
-		return n.nl.AddrAdd(l, a)
+		if err := n.nl.AddrAdd(l, a); err != nil || p.Addr().Is4() || l.Attrs().OperState != netlink.OperUp {
+			return err
+		}
+		return n.waitLocal(p.Addr())
 	})
+}
+
+// waitLocal waits until the kernel delivers packets for an IPv6 address. It adds
+// that route in a work queue, a moment after the address, also where there is no
+// duplicate address detection.
+func (n *Node) waitLocal(addr netip.Addr) error {
+	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Microsecond) {
+		routes, err := n.nl.RouteGet(addr.AsSlice())
+		if err == nil && len(routes) > 0 && routes[0].Type == unix.RTN_LOCAL {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the kernel has no local route for it: %w", cmp.Or(err, os.ErrDeadlineExceeded))
+		}
+	}
 }
 
 // DelAddr takes an address away again.
