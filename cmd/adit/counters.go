@@ -1,0 +1,58 @@
+package main
+
+import (
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
+)
+
+func newCountersCommand() *cobra.Command {
+	var from controlFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "counters",
+		Short: "every counter, the reasons for drops by name",
+		Long:  "Every counter since the gateway started. docs/counters.md tells of each what it means and what to do.",
+		Args:  cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			client, err := from.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			counters, err := client.Counters(cmd.Context())
+			switch {
+			case err != nil:
+				return err
+			case asJSON:
+				return printMessage(cmd.OutOrStdout(), counters)
+			}
+			return printCounters(cmd.OutOrStdout(), counters)
+		}),
+	}
+	from.add(cmd)
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
+
+func printCounters(w io.Writer, c *controlv1.CountersResponse) error {
+	fmt.Fprintf(w, "Since the start %s ago.\n\n", lasted(c.GetUptimeSeconds()))
+	for _, list := range []struct {
+		heading  string
+		counters []*controlv1.Counter
+	}{{"CARRIED", c.GetTraffic()}, {"DROPPED", c.GetDrops()}} {
+		var t table
+		t.row(list.heading, "COUNT", "MEANING")
+		for _, counter := range list.counters {
+			t.row(counter.GetName(), grouped(counter.GetValue()), explain(counter.GetName()).meaning)
+		}
+		if err := t.write(w, ""); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
+	return nil
+}

@@ -1,0 +1,359 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"path/filepath"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/adit-ipsec/adit/config"
+	"github.com/adit-ipsec/adit/dataplane"
+	"github.com/adit-ipsec/adit/internal/ctl"
+	"github.com/adit-ipsec/adit/internal/hostnet"
+	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/internal/rawip"
+	"github.com/adit-ipsec/adit/internal/seqstore"
+	"github.com/adit-ipsec/adit/internal/tun"
+	"github.com/adit-ipsec/adit/natt"
+	"github.com/adit-ipsec/adit/sad"
+	"github.com/adit-ipsec/adit/spd"
+)
+
+// ownMark is the SO_MARK of everything that the gateway itself sends: by it the
+// host's routing rules tell outer packets from those that belong into the TUN.
+const ownMark = 0x0ad10173
+
+// guardState is what status says of the kernel guard.
+const guardState = "off (not in this version)"
+
+// sequenceDir is where below state_dir the reservations of sequence numbers are.
+const sequenceDir = "sequence"
+
+// gateway is what `adit run` holds: the packages wired together for one
+// configuration file.
+type gateway struct {
+	log     *slog.Logger
+	started time.Time
+	undo    []func() error // what start has done, for stop; last first
+
+	store   *seqstore.Store // nil: it could not be opened, and no SA needs it
+	clear   *rawip.Clear    // nil: no socket to bypass with
+	engine  *dataplane.Gateway
+	host    *hostnet.Applied
+	listens []string // open sockets, in words
+
+	mu    sync.Mutex // guards what follows; held only to read or swap it
+	cfg   *config.Config
+	mtu   int
+	into  []netip.Prefix // prefixes led into the TUN
+	ready bool           // start has come to its end
+}
+
+// startGateway brings a gateway up, or changes nothing and says why. The order
+// lets nothing out in clear: first sockets and engine, which discards
+// everything, then SAs, then policies, and only then the routes that bring
+// traffic.
+func startGateway(cfg *config.Config, log *slog.Logger) (g *gateway, err error) {
+	g = &gateway{log: log, started: time.Now(), cfg: cfg}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, g.stop())
+		}
+	}()
+	// The control socket first: a second gateway is refused here, before it
+	// has touched anything, and whoever asks meanwhile hears "not ready".
+	control, err := ctl.Serve(cfg.Control, (*provider)(g))
+	if err != nil {
+		return g, err
+	}
+	g.defers(control.Close)
+	if err := g.openStore(); err != nil {
+		return g, err
+	}
+	if err := g.openEngine(); err != nil {
+		return g, err
+	}
+	if err := g.engine.Install(g.params(cfg)...); err != nil {
+		return g, err
+	}
+	table, err := cfg.Table()
+	if err != nil {
+		return g, err
+	}
+	g.engine.ApplyPolicy(table)
+	if err := g.openHost(); err != nil {
+		return g, err
+	}
+	g.mu.Lock()
+	g.ready = true
+	g.mu.Unlock()
+	return g, nil
+}
+
+func (g *gateway) defers(undo func() error) { g.undo = append(g.undo, undo) }
+
+// stop takes everything back, the last thing first: the routes go when the
+// engine can no longer carry what they bring. It may be called twice.
+func (g *gateway) stop() error {
+	var errs []error
+	for _, undo := range slices.Backward(g.undo) {
+		errs = append(errs, undo())
+	}
+	g.undo = nil
+	return errors.Join(errs...)
+}
+
+// openStore opens the reservations of sequence numbers. SAs in a counter mode
+// need them; the others use them where they can, so that their numbers go on
+// after a restart instead of being refused by the peer's replay window.
+func (g *gateway) openStore() error {
+	store, err := seqstore.Open(filepath.Join(g.cfg.StateDir, sequenceDir))
+	if err == nil {
+		g.store = store
+		g.defers(store.Close)
+		return nil
+	}
+	if g.cfg.NeedsSequenceStore() || errors.Is(err, seqstore.ErrLocked) {
+		return fmt.Errorf("state_dir %s: %w", g.cfg.StateDir, err)
+	}
+	g.log.Warn("sequence numbers will not survive a restart: the peers' replay windows will refuse packets then", "state_dir", g.cfg.StateDir, "error", err)
+	return nil
+}
+
+// params is the SAs of cfg, ready for Install.
+func (g *gateway) params(cfg *config.Config) []sad.Params {
+	params := cfg.SAParams()
+	for i := range params {
+		if g.store != nil && params[i].Direction == packet.Outbound {
+			params[i].Sequence = g.store
+		}
+	}
+	return params
+}
+
+// openEngine opens sockets and TUN and starts the dataplane over them.
+func (g *gateway) openEngine() (err error) {
+	var wires []interface{ Close() error }
+	defer func() {
+		if err != nil {
+			for _, w := range wires {
+				_ = w.Close()
+			}
+		}
+	}()
+	var engine dataplane.Config
+	udp, err := natt.Listen(natt.Config{Address: g.cfg.Listen.Address, Port: g.cfg.Listen.NATTPort, Mark: ownMark})
+	switch {
+	case err == nil:
+		wires, engine.Wire = append(wires, udp), udp
+		g.listens = append(g.listens, "udp "+listenEndpoint(g.cfg.Listen.Address, udp.LocalPort()))
+	case g.cfg.Listen.Raw && !g.needs(sad.EncapUDP, 0):
+		g.log.Warn("no UDP socket; no peer needs it", "error", err)
+	default:
+		return err
+	}
+	for _, family := range []int{4, 6} {
+		raw, err := g.openRaw(family)
+		if err != nil {
+			return err
+		}
+		if raw == nil {
+			continue
+		}
+		wires = append(wires, raw)
+		g.listens = append(g.listens, fmt.Sprintf("protocol 50 over IPv%d", family))
+		if family == 4 {
+			engine.Raw4 = raw
+		} else {
+			engine.Raw6 = raw
+		}
+	}
+	if err := g.openClear(); err != nil {
+		return err
+	}
+	if g.clear != nil {
+		engine.Clear = g.clear
+	}
+	mtu := g.chooseMTU(g.cfg)
+	g.mu.Lock()
+	g.mtu = mtu
+	g.mu.Unlock()
+	device, err := tun.Create(g.cfg.TUN.Name, mtu)
+	if err != nil {
+		return err
+	}
+	wires, engine.TUN = append(wires, device), device
+	if g.engine, err = dataplane.New(engine); err != nil {
+		return err
+	}
+	g.defers(g.engine.Close)
+	return nil
+}
+
+// openRaw opens a protocol 50 socket where the configuration asks for one: nil
+// where it does not, or where it fails and no peer needs this family.
+func (g *gateway) openRaw(family int) (*rawip.Conn, error) {
+	address := g.cfg.Listen.Address
+	if !g.cfg.Listen.Raw || address.IsValid() && address.Is4() != (family == 4) {
+		return nil, nil
+	}
+	raw, err := rawip.Listen(rawip.Config{Family: family, Protocol: packet.ProtoESP, Address: address, Mark: ownMark})
+	if err == nil {
+		return raw, nil
+	}
+	if g.needs(sad.EncapNone, family) {
+		return nil, err
+	}
+	g.log.Debug("no raw socket; no peer needs it", "family", family, "error", err)
+	return nil, nil
+}
+
+// openClear opens the sender for bypassed packets: needed by a bypass policy,
+// welcome for one that a later reload brings.
+func (g *gateway) openClear() error {
+	clear, err := rawip.NewClear(ownMark)
+	if err == nil {
+		g.clear = clear
+		g.defers(clear.Close)
+		return nil
+	}
+	if names := clearPolicies(g.cfg.Policies); len(names) > 0 {
+		return fmt.Errorf("policy %s bypasses: %w", names[0], err)
+	}
+	g.log.Debug("no socket to bypass with; no policy needs it", "error", err)
+	return nil
+}
+
+// needs tells whether an outbound SA uses the encapsulation, towards a peer of
+// the family; family 0: any.
+func (g *gateway) needs(encap sad.Encapsulation, family int) bool {
+	return slices.ContainsFunc(g.cfg.SAParams(), func(p sad.Params) bool {
+		return p.Direction == packet.Outbound && p.Encap == encap &&
+			(family == 0 || p.Remote.Addr().Is4() == (family == 4))
+	})
+}
+
+// chooseMTU is the TUN's MTU in bytes: the file's, or what leaves every SA room
+// on the path to the peers.
+func (g *gateway) chooseMTU(cfg *config.Config) int {
+	if cfg.TUN.MTU != 0 {
+		return cfg.TUN.MTU
+	}
+	path, why := hostnet.DefaultMTU(cfg.Listen.Outside, peerAddresses(cfg), 0)
+	mtu, ok := tunnelMTU(cfg.SAParams(), func(*sad.Params) int { return path })
+	if !ok {
+		return path
+	}
+	if mtu < minIPv6MTU {
+		g.log.Warn("full packets are fragmented on the outside: the path leaves less than IPv6 needs", "path_mtu", path, "room", mtu, "tun_mtu", minIPv6MTU, "why", why)
+		return minIPv6MTU
+	}
+	g.log.Debug("MTU chosen", "tun_mtu", mtu, "path_mtu", path, "why", why)
+	return mtu
+}
+
+func peerAddresses(cfg *config.Config) []netip.Addr {
+	var list []netip.Addr
+	for i := range cfg.Peers {
+		if cfg.Peers[i].Address.IsValid() {
+			list = append(list, cfg.Peers[i].Address)
+		}
+	}
+	return list
+}
+
+// hostPlan is what cfg wants of the host.
+func (g *gateway) hostPlan(cfg *config.Config, mtu int) (hostnet.Plan, error) {
+	plan := hostnet.Plan{
+		Device: cfg.TUN.Name, MTU: mtu, Addresses: cfg.TUN.Addresses,
+		Mark: ownMark, Peers: peerAddresses(cfg),
+	}
+	if !cfg.TUN.Routes {
+		return plan, nil
+	}
+	connected, err := connectedNetworks(cfg.TUN.Name)
+	if err != nil {
+		return plan, fmt.Errorf("this host's networks: %w", err)
+	}
+	routes := planRoutes(cfg.Policies, connected)
+	plan.Routes, plan.Throw = routes.into, routes.throw
+	return plan, nil
+}
+
+// openHost changes the host: MTU, addresses, routes and rules.
+func (g *gateway) openHost() error {
+	plan, err := g.hostPlan(g.cfg, g.mtu)
+	if err != nil {
+		return err
+	}
+	if g.host, err = hostnet.Apply(plan); err != nil {
+		return err
+	}
+	g.defers(g.host.Remove)
+	for _, note := range g.host.Notes() {
+		g.log.Warn(note)
+	}
+	g.mu.Lock()
+	g.into = plan.Routes
+	g.mu.Unlock()
+	return nil
+}
+
+// logEvents writes what the engine reports until it ends. The engine thins
+// repeated events out at their source.
+func (g *gateway) logEvents() {
+	for e := range g.engine.Events() {
+		logEvent(g.log, &e)
+	}
+}
+
+func logEvent(log *slog.Logger, e *dataplane.Event) {
+	level, text := slog.LevelWarn, ""
+	attributes := []slog.Attr{slog.String("event", e.Kind.String())}
+	add := func(name string, value any) { attributes = append(attributes, slog.Any(name, value)) }
+	if e.Peer != "" {
+		add("peer", e.Peer)
+	}
+	if e.SPI != 0 {
+		add("spi", hex(e.SPI))
+	}
+	switch e.Kind {
+	case dataplane.Acquire:
+		text = "a packet is to be protected and there is no SA for it: dropped"
+		add("policy", e.Policy)
+		add("flow", e.Flow.String())
+	case dataplane.SeqOverflow:
+		level, text = slog.LevelError, "the SA has used its last sequence number and sends nothing more: replace its keys at both ends"
+	case dataplane.BadSPI:
+		text = "a packet for no SA of ours: dropped"
+		add("from", e.From.String())
+	case dataplane.PeerMoved:
+		level, text = slog.LevelInfo, "an authenticated packet came from another address: answers still go to the one in the file"
+		add("from", e.From.String())
+	case dataplane.AuthFailures:
+		text = "packets failed authentication: dropped"
+		add("count", e.Count)
+	default:
+		text = "event"
+	}
+	log.LogAttrs(context.Background(), level, text, attributes...)
+}
+
+func listenEndpoint(address netip.Addr, port uint16) string {
+	if !address.IsValid() {
+		return fmt.Sprintf("any address, port %d", port)
+	}
+	return netip.AddrPortFrom(address, port).String()
+}
+
+// policiesEqual tells whether two tables say the same.
+func policiesEqual(a, b []spd.Policy) bool {
+	return slices.EqualFunc(a, b, func(x, y spd.Policy) bool {
+		return x.Name == y.Name && x.Action == y.Action && x.Peer == y.Peer && x.Selector.String() == y.Selector.String()
+	})
+}

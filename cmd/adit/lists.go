@@ -1,0 +1,163 @@
+package main
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
+)
+
+func newSACommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "sa",
+		Short: "the security associations",
+		Args:  cobra.NoArgs,
+		RunE:  action(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
+	}
+	var from controlFlags
+	var asJSON bool
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "every SA that is installed, with its figures; never its keys",
+		Args:  cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			client, err := from.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			sas, err := client.SAs(cmd.Context())
+			switch {
+			case err != nil:
+				return err
+			case asJSON:
+				return printMessage(cmd.OutOrStdout(), sas)
+			}
+			return printSAs(cmd.OutOrStdout(), sas.GetSas())
+		}),
+	}
+	from.add(list)
+	jsonFlag(list, &asJSON)
+	cmd.AddCommand(list)
+	return cmd
+}
+
+func printSAs(w io.Writer, sas []*controlv1.SecurityAssociation) error {
+	if len(sas) == 0 {
+		_, err := fmt.Fprintln(w, "No SA is installed: everything that policies protect is dropped as OutNoSA.")
+		return err
+	}
+	var t table
+	t.row("PEER", "DIR", "SPI", "SUITE", "OVER", "REMOTE", "PACKETS", "BYTES", "SEQUENCE", "WINDOW", "DROPS", "IDLE", "NOTE")
+	for _, sa := range sas {
+		over := "udp"
+		if sa.GetEncapsulation() == "none" {
+			over = "protocol 50"
+		}
+		remote, window := sa.GetRemote(), ""
+		if sa.GetDirection() == "in" {
+			window = fmt.Sprint(sa.GetReplayWindow())
+			if sa.GetReplayWindow() == 0 {
+				window = "off"
+			}
+			if remote == "" {
+				remote = "any"
+			}
+		}
+		idle := "unused"
+		if sa.GetIdleSeconds() >= 0 {
+			idle = lasted(sa.GetIdleSeconds())
+		}
+		t.row(sa.GetPeer(), sa.GetDirection(), hex(sa.GetSpi()), sa.GetSuite(), over, remote,
+			grouped(sa.GetPackets()), sized(sa.GetBytes()), grouped(sa.GetSequence()), window,
+			grouped(sa.GetReplayDrops()+sa.GetAuthDrops()), idle, saNote(sa))
+	}
+	return t.write(w, "")
+}
+
+// saNote is what an operator should know about an SA.
+func saNote(sa *controlv1.SecurityAssociation) string {
+	switch {
+	case sa.GetExhausted():
+		return "exhausted: no sequence number is left, replace its keys"
+	case sa.GetAuthDrops() > 0:
+		return fmt.Sprintf("%s failed authentication", grouped(sa.GetAuthDrops()))
+	}
+	return ""
+}
+
+func newPolicyCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "policy",
+		Short: "the policy table",
+		Args:  cobra.NoArgs,
+		RunE:  action(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
+	}
+	var from controlFlags
+	var asJSON bool
+	list := &cobra.Command{
+		Use:   "list",
+		Short: "the policies in force, in the order in which they are tried",
+		Args:  cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			client, err := from.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			policies, err := client.Policies(cmd.Context())
+			switch {
+			case err != nil:
+				return err
+			case asJSON:
+				return printMessage(cmd.OutOrStdout(), policies)
+			}
+			return printPolicies(cmd.OutOrStdout(), policies.GetPolicies(), "")
+		}),
+	}
+	from.add(list)
+	jsonFlag(list, &asJSON)
+	cmd.AddCommand(list)
+	return cmd
+}
+
+func printPolicies(w io.Writer, policies []*controlv1.Policy, indent string) error {
+	var t table
+	t.row("#", "NAME", "ACTION", "PEER", "LOCAL", "REMOTE", "PROTOCOL", "ON THE WIRE")
+	for i, p := range policies {
+		t.row(fmt.Sprint(i+1), p.GetName(), p.GetAction(), p.GetPeer(),
+			strings.Join(p.GetLocal(), ","), strings.Join(p.GetRemote(), ","), protocolText(p), onTheWire(p.GetPosture()))
+	}
+	t.row("", "(no match)", "discard", "", "any", "any", "any", onTheWire(postureDiscarded))
+	return t.write(w, indent)
+}
+
+// protocolText is protocol and ports in one word.
+func protocolText(p *controlv1.Policy) string {
+	text := p.GetProtocol()
+	if p.GetIcmp() != "any" {
+		text += " " + p.GetIcmp()
+	}
+	if p.GetLocalPorts() != "any" || p.GetRemotePorts() != "any" {
+		text += " " + p.GetLocalPorts() + " -> " + p.GetRemotePorts()
+	}
+	return text
+}
+
+// onTheWire says a posture in words.
+func onTheWire(posture string) string {
+	switch posture {
+	case postureAuthenticated:
+		return "authenticated only, readable"
+	case postureClear:
+		return "CLEAR"
+	case postureDiscarded:
+		return "nothing"
+	case postureDown:
+		return "nothing, until there is an SA"
+	}
+	return posture
+}
