@@ -117,7 +117,7 @@ func parseIPv6(b []byte, h *Header, f *Flow) error {
 	copy(f.Dst[:], b[24:40])
 
 	next, off := b[6], 40
-	for range maxExtensionHeaders {
+	for range maxExtensionHeaders + 1 { // and the header behind them
 		headerLen := 0
 		switch next {
 		case ProtoHopByHop, ProtoRouting, ProtoDestination:
@@ -162,8 +162,19 @@ func nonInitialIPv6(next uint8, off, total int, h *Header, f *Flow) error {
 	switch next {
 	case ProtoHopByHop, ProtoRouting, ProtoDestination, ProtoFragment:
 		f.ProtocolOpaque = true
-	default:
-		f.Protocol = next
+		return nil
+	}
+	f.Protocol = next
+	return checkTCPFragment(h, f)
+}
+
+// checkTCPFragment refuses a fragment at offset 8 of TCP, in both families: it
+// would rewrite the TCP flags that a first fragment was admitted with.
+// RFC 1858 section 3.2 gives the rule for IPv4 (its offset of 1 is 8 bytes) and
+// RFC 3128 says what happens without it; IPv6 fragments can do the same.
+func checkTCPFragment(h *Header, f *Flow) error {
+	if f.Protocol == ProtoTCP && h.FragmentOffset == 8 {
+		return ErrFragment
 	}
 	return nil
 }
@@ -184,13 +195,8 @@ func extensionsCut(h *Header, f *Flow, off int) error {
 func parseTransport(b []byte, h *Header, f *Flow) error {
 	t := b[h.TransportOffset:]
 	if h.FragmentOffset > 0 {
-		// RFC 3128: a fragment at offset 8 would rewrite the TCP flags
-		// that a first fragment was admitted with.
-		if f.Protocol == ProtoTCP && h.FragmentOffset == 8 {
-			return ErrFragment
-		}
 		f.PortsOpaque = true
-		return nil
+		return checkTCPFragment(h, f)
 	}
 	switch {
 	case protocolHasPorts(f.Protocol):
@@ -234,8 +240,9 @@ func mapIPv4(dst *[16]byte, addr []byte) {
 }
 
 // mix folds two words into h by a full 64x64-bit multiplication (wyhash's
-// primitive).
+// primitive). h is in both factors: with a constant in place of it in either,
+// an address could be chosen that makes the product 0 under every seed.
 func mix(h, a, b uint64) uint64 {
-	hi, lo := bits.Mul64(a^h^0xa0761d6478bd642f, b^0xe7037ed1a0b428db)
+	hi, lo := bits.Mul64(a^h^0xa0761d6478bd642f, b^bits.RotateLeft64(h, 32)^0xe7037ed1a0b428db)
 	return hi ^ lo
 }
