@@ -172,6 +172,14 @@ type Params struct {
 	FreshKeys bool
 }
 
+// Format prints p with its field names and its keys redacted, for every verb. Key
+// redacts itself, but fmt forgets that inside a pointer it finds in a struct and
+// prints with a verb that is none for pointers, as %s: it must meet Params first.
+func (p Params) Format(s fmt.State, _ rune) {
+	type plain Params
+	_, _ = fmt.Fprintf(s, "%+v", plain(p))
+}
+
 // ID names an SA: for one direction, the SPI with the peer that it belongs to.
 type ID struct {
 	Direction Direction

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"iter"
 	"maps"
+	"math/bits"
 	"slices"
 	"sync/atomic"
 )
@@ -15,21 +16,24 @@ const shards = 256
 // index is one table of a Snapshot, in parts. Immutable once published.
 type index[K comparable, V any] [shards]map[K]V
 
-// outboundKey is what outbound SAs are found by.
-type outboundKey struct{ peer, policy string }
-
 // generations counts the snapshots of this process, so that no two databases
 // share a number and 0 is never one.
 var generations atomic.Uint64
 
-// seed keeps who chooses the names from filling one shard.
-var seed = maphash.MakeSeed()
+// seed keeps who chooses the names from filling one shard; noPolicy is the part
+// of the hash for an SA of every policy.
+var (
+	seed     = maphash.MakeSeed()
+	noPolicy = policyHash("")
+)
 
 // Snapshot is what was installed at one moment. It is immutable and needs no
 // lock; the SAs in it are live.
 type Snapshot struct {
-	inbound  index[uint32, *SA]
-	outbound index[outboundKey, []*SA] // in order of installation, never empty
+	inbound index[uint32, *SA]
+	// outbound is by peerHash ^ policyHash. Under one hash lie the SAs of all
+	// names that have it, in order of installation.
+	outbound index[uint64, []*SA]
 
 	count      int
 	generation uint64
@@ -37,9 +41,11 @@ type Snapshot struct {
 
 func spiShard(spi uint32) uint32 { return spi * 0x9e3779b1 >> 24 }
 
-func (k outboundKey) shard() uint32 {
-	return uint32((maphash.String(seed, k.peer) ^ 3*maphash.String(seed, k.policy)) % shards)
-}
+func outboundShard(hash uint64) uint32 { return uint32(hash % shards) }
+
+func peerHash(peer string) uint64 { return maphash.String(seed, peer) }
+
+func policyHash(policy string) uint64 { return bits.RotateLeft64(maphash.String(seed, policy), 32) }
 
 // Inbound is the SA with this SPI, or nil. RFC 4303 3.4.2: "For a unicast SA,
 // this determination is based on the SPI or the SPI plus protocol field".
@@ -50,18 +56,23 @@ func (s *Snapshot) Inbound(spi uint32) *SA { return s.inbound[spiShard(spi)][spi
 // installed last, so that a new generation takes over when it is installed and
 // the old one serves again if the new one is removed.
 func (s *Snapshot) Outbound(peer, policy string) *SA {
-	if sa := s.newest(outboundKey{peer, policy}); sa != nil || policy == "" {
-		return sa
+	hash := peerHash(peer)
+	if policy != "" {
+		if sa := s.newest(hash^policyHash(policy), peer, policy); sa != nil {
+			return sa
+		}
 	}
-	return s.newest(outboundKey{peer, ""})
+	return s.newest(hash^noPolicy, peer, "")
 }
 
-func (s *Snapshot) newest(key outboundKey) *SA {
-	sas := s.outbound[key.shard()][key]
-	if len(sas) == 0 {
-		return nil
+func (s *Snapshot) newest(hash uint64, peer, policy string) *SA {
+	sas := s.outbound[outboundShard(hash)][hash]
+	for i := len(sas) - 1; i >= 0; i-- {
+		if sas[i].Peer == peer && sas[i].Policy == policy {
+			return sas[i]
+		}
 	}
-	return sas[len(sas)-1]
+	return nil
 }
 
 // All is every SA, in no particular order.
@@ -111,11 +122,11 @@ func (e *editing) add(sa *SA) {
 		own(&e.next.inbound, &e.inboundCopied, spiShard(sa.SPI))[sa.SPI] = sa
 		return
 	}
-	key := outboundKey{sa.Peer, sa.Policy}
-	part := own(&e.next.outbound, &e.outboundCopied, key.shard())
+	hash := peerHash(sa.Peer) ^ policyHash(sa.Policy)
+	part := own(&e.next.outbound, &e.outboundCopied, outboundShard(hash))
 	// Clip: the slice is shared with older snapshots and must not be grown in
 	// place.
-	part[key] = append(slices.Clip(part[key]), sa)
+	part[hash] = append(slices.Clip(part[hash]), sa)
 }
 
 func (e *editing) remove(sa *SA) {
@@ -123,14 +134,14 @@ func (e *editing) remove(sa *SA) {
 		delete(own(&e.next.inbound, &e.inboundCopied, spiShard(sa.SPI)), sa.SPI)
 		return
 	}
-	key := outboundKey{sa.Peer, sa.Policy}
-	part := own(&e.next.outbound, &e.outboundCopied, key.shard())
-	left := slices.DeleteFunc(slices.Clone(part[key]), func(other *SA) bool { return other == sa })
+	hash := peerHash(sa.Peer) ^ policyHash(sa.Policy)
+	part := own(&e.next.outbound, &e.outboundCopied, outboundShard(hash))
+	left := slices.DeleteFunc(slices.Clone(part[hash]), func(other *SA) bool { return other == sa })
 	if len(left) == 0 {
-		delete(part, key)
+		delete(part, hash)
 		return
 	}
-	part[key] = left
+	part[hash] = left
 }
 
 func (e *editing) publish(count int) *Snapshot {
