@@ -207,6 +207,7 @@ func TestRootRemoveReturnsTheHostToWhatItWas(t *testing.T) {
 	for name, prepare := range map[string]func(*host){
 		"a new device": func(*host) {},
 		"a device that is up and has an address": func(h *host) {
+			check(t, h.gw.Sysctl("net.ipv6.conf."+device+".addr_gen_mode", "1"))
 			check(t, h.gw.AddAddr(device, netip.MustParsePrefix("10.9.0.1/24")))
 			check(t, h.gw.Up(device))
 		},
