@@ -6,9 +6,9 @@ import (
 	"encoding/binary"
 )
 
-// The combined modes with an eight-byte IV on the wire. RFC 4106 3.1: "the IV
-// MUST be unique" for a key; the sender's is the 64-bit sequence number, which
-// the SA never gives out twice.
+// The combined modes with an eight-byte IV on the wire. RFC 4106 3.1: "For a
+// given key, the IV MUST NOT repeat"; the sender's is the 64-bit sequence
+// number, which the SA never gives out twice.
 const (
 	counterIVLen = 8
 	counterStart = HeaderLen + counterIVLen // where the text starts
@@ -58,8 +58,8 @@ func (c *aeadCodec) open(sc *Scratch, run []job) {
 }
 
 // gcm8Codec is AES-GCM with an ICV of 8 bytes, which crypto/cipher does not
-// offer: its shortest tag is 12 bytes (SP 800-38D 5.2.1.2 allows 8 for some
-// uses, RFC 4106 6 for ESP).
+// offer: its shortest tag is 12 bytes (SP 800-38D 5.2.1.2 allows 8 for certain
+// applications, RFC 4106 6 has them for ESP).
 //
 // Sealing cuts the 16-byte tag. To open, GCM's encryption being a XOR with a
 // keystream, Seal of the encrypted text gives the cleartext, with a tag that

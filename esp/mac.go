@@ -87,9 +87,9 @@ func newMAC(k macKind, key []byte) (mac, error) {
 }
 
 // sum returns the truncated HMAC of the packet's bytes and, with ESN, of the
-// sequence number's high half. RFC 4303 2.2.1: "the high-order 32 bits are ...
-// included as the last 32 bits of the implicit trailer" of the ICV's input,
-// "but are not transmitted". The result lies in sc until its next use.
+// sequence number's high half. RFC 4303 2.2.1: "If a separate integrity
+// algorithm is employed, the high order bits are included in the implicit ESP
+// trailer, but are not transmitted". The result lies in sc until its next use.
 func (m *mac) sum(sc *Scratch, data []byte, esn bool, seq uint64) []byte {
 	h := &sc.digests[m.kind]
 	if h.restore.UnmarshalBinary(m.inner) != nil {

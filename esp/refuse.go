@@ -19,16 +19,18 @@ func refusal(name string) string {
 		return "RFC 8221 5: DES MUST NOT be used; use aes128gcm16 or aes128-sha256"
 	case strings.HasPrefix(encryption, "3des"):
 		return "RFC 8221 5: 3DES is SHOULD NOT, its 64-bit block leaks after little traffic; use aes128gcm16 or aes128-sha256"
-	case strings.HasPrefix(encryption, "blowfish"), strings.HasPrefix(encryption, "cast"), strings.HasPrefix(encryption, "idea"), strings.HasPrefix(encryption, "rc5"):
-		return "RFC 8221 5: that cipher MUST NOT be used; use aes128gcm16 or aes128-sha256"
-	case slices.Contains(parts, "md5"), slices.Contains(parts, "md5_128"), slices.Contains(parts, "md596"):
+	case strings.HasPrefix(encryption, "blowfish"):
+		return "RFC 8221 5: Blowfish MUST NOT be used; use aes128gcm16 or aes128-sha256"
+	case strings.HasPrefix(encryption, "cast"), strings.HasPrefix(encryption, "idea"), strings.HasPrefix(encryption, "rc5"):
+		return "RFC 9395 deprecates that cipher; use aes128gcm16 or aes128-sha256"
+	case slices.Contains(parts, "md5"):
 		return "RFC 8221 6: HMAC-MD5 MUST NOT be used; use sha256"
 	case encryption == "null" && (len(integrity) == 0 || isNone(integrity[0])):
 		return "RFC 8221 5: ENCR_NULL and AUTH_NONE together MUST NOT be used; use null-sha256 or aes128gmac"
 	case isHash(encryption):
 		return "integrity alone names an AH suite; for ESP without encryption write null-" + encryption
 	case isAES(encryption, "", "ctr") && (len(integrity) == 0 || isNone(integrity[0])):
-		return "RFC 8221 4: encryption MUST be authenticated; write " + encryption + "-sha256, or use aes128gcm16"
+		return "RFC 8221 4: encryption without authentication MUST NOT be used; name an integrity algorithm, as in aes128-sha256, or use aes128gcm16"
 	case isCombined(encryption) && len(integrity) > 0:
 		return "RFC 8221 4: a combined mode MUST NOT have a separate integrity algorithm; write " + encryption
 	}

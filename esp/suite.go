@@ -45,8 +45,7 @@ func makeTable() []description {
 	t := []description{{}}
 	aes := []int{16, 24, 32}
 	for _, key := range aes {
-		// RFC 4106 4: "The Salt field is a four-octet value"; 6: ICV of
-		// 16, 12 or 8 octets.
+		// RFC 4106 4: the salt has four octets; 6: the ICV has 16, 12 or 8.
 		for _, icv := range []int{16, 12, 8} {
 			m := modeGCM
 			if icv == 8 {
@@ -71,7 +70,7 @@ func makeTable() []description {
 		}
 	}
 	for _, key := range aes {
-		// RFC 4309 4: "The salt is a three-octet value"; ICV as for GCM.
+		// RFC 4309 4: the salt has three octets; the ICV has 16, 12 or 8.
 		for _, icv := range []int{16, 12, 8} {
 			t = append(t, description{name: fmt.Sprintf("aes%dccm%d", key*8, icv), mode: modeCCM,
 				keyLen: key, saltLen: 3, ivLen: 8, icvLen: icv, align: 4, counter: true})
@@ -82,7 +81,7 @@ func makeTable() []description {
 			icvLen: macs[m].icvLen, align: 4, mac: m})
 	}
 	for _, key := range aes {
-		// RFC 4543 3.3: the ICV "MUST NOT be truncated".
+		// RFC 4543 3: the ICV has 16 octets and is never truncated.
 		t = append(t, description{name: fmt.Sprintf("aes%dgmac", key*8), mode: modeGMAC,
 			keyLen: key, saltLen: 4, ivLen: 8, icvLen: 16, align: 4, counter: true})
 	}

@@ -61,6 +61,7 @@ func TestRFC8221_WeakSuitesAreRefusedWithTheReason(t *testing.T) {
 		"3des-sha1":               "RFC 8221 5",
 		"3DES":                    "RFC 8221 5",
 		"blowfish-sha256":         "RFC 8221 5",
+		"cast128-sha1":            "RFC 9395",
 		"aes128-md5":              "RFC 8221 6",
 		"null-md5":                "RFC 8221 6",
 		"null":                    "RFC 8221 5",

@@ -226,9 +226,9 @@ func (t *Transform) unframe(p *Packet) (text []byte, err error) {
 	return p.Wire[start : start+n], nil
 }
 
-// finish takes the trailer off an opened packet. RFC 4303 2.4: "the receiver
-// SHOULD inspect the Padding field" when it was made by the default scheme;
-// this one always does.
+// finish takes the trailer off an opened packet. RFC 4303 2.4: "When
+// this padding scheme is employed, the receiver SHOULD inspect the Padding
+// field." This one always does.
 func (j *job) finish() {
 	p := j.packet
 	if !j.ok {
