@@ -170,8 +170,13 @@ func (a *Adapter) WriteBatch(bufs []*packet.Buffer) (written int, err error) {
 			// The packet starts WriteHeadroom bytes into its slice. The
 			// device may put a header there, and may append the segments
 			// that it coalesces up to the capacity: so that ends with the
-			// buffer's own slot, whatever Mem was cut from.
-			a.out[k] = b.Mem[b.Off-WriteHeadroom : b.Off+b.Len : len(b.Mem)]
+			// buffer's own slot, whatever Mem was cut from, and never
+			// leaves room for more than an IP packet can hold. Wireguard's
+			// device asks the capacity alone and would write a superpacket
+			// whose length field has wrapped.
+			start := b.Off - WriteHeadroom
+			limit := min(len(b.Mem), b.Off+packet.MaxLen)
+			a.out[k] = b.Mem[start : b.Off+b.Len : limit]
 			k++
 		}
 		bufs = bufs[used:]

@@ -174,6 +174,21 @@ func TestWriteNeverReachesForeignMemory(t *testing.T) {
 	}
 }
 
+// Wireguard's device coalesces as far as the capacity goes and lets the length
+// field wrap; whole superpackets were lost so.
+func TestWriteLeavesNoRoomForMoreThanAnIPPacket(t *testing.T) {
+	b := buffer(make([]byte, 928)...)
+	dev := &script{batch: 1, write: func(out [][]byte, offset int) (int, error) {
+		if room := cap(out[0]) - offset; room != packet.MaxLen {
+			t.Errorf("room for a coalesced packet: expected %d bytes, saw %d", packet.MaxLen, room)
+		}
+		return 0, nil
+	}}
+	if _, err := Adapt(dev).WriteBatch([]*packet.Buffer{b}); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWriteKeepsBadBuffersFromTheDevice(t *testing.T) {
 	calls := 0
 	dev := &script{batch: 16, write: func(out [][]byte, offset int) (int, error) {
