@@ -70,7 +70,24 @@ func crossTable(t testing.TB, n int) *Table {
 		if i%2 == 1 {
 			local, remote = "10.0.0.2", "20.0.0.1"
 		}
-		policies[i] = Policy{Name: fmt.Sprintf("p%d", i), Selector: mustSelector(t, fmt.Sprintf("local=%s remote=%s protocol=udp remote_ports=%d", local, remote, i%60000))}
+		policies[i] = Policy{Name: fmt.Sprintf("p%d", i), Selector: mustSelector(t, fmt.Sprintf("local=%s remote=%s protocol=any", local, remote))}
+	}
+	table, err := NewTable(policies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return table
+}
+
+// crossTable5 is the same on all five axes: each policy fails the flow on one
+// axis, so that four sets of five always agree.
+func crossTable5(t testing.TB, n int) *Table {
+	t.Helper()
+	policies := make([]Policy, n)
+	for i := range policies {
+		v := [5]any{"10.0.0.1", "20.0.0.1", "udp", 1, 1}
+		v[i%5] = [5]any{"10.0.0.2", "20.0.0.2", "tcp", 2, 2}[i%5]
+		policies[i] = Policy{Name: fmt.Sprintf("p%d", i), Selector: mustSelector(t, fmt.Sprintf("local=%v remote=%v protocol=%v local_ports=%v remote_ports=%v", v[:]...))}
 	}
 	table, err := NewTable(policies)
 	if err != nil {
@@ -147,13 +164,17 @@ func BenchmarkLookup(b *testing.B) {
 }
 
 func BenchmarkLookupWorstCase(b *testing.B) {
-	table := crossTable(b, 10000)
 	f := withPorts("10.0.0.1", 1, "20.0.0.1", 1, packet.ProtoUDP)
-	b.Run("cross", func(b *testing.B) {
-		for b.Loop() {
-			sinkPolicy = table.Lookup(Outbound, &f)
-		}
-	})
+	for name, table := range map[string]*Table{"cross=2": crossTable(b, 10000), "cross=5": crossTable5(b, 10000)} {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				sinkPolicy = table.Lookup(Outbound, &f)
+			}
+			if sinkPolicy != nil {
+				b.Fatalf("%s matches", sinkPolicy.Name)
+			}
+		})
+	}
 	overlap, err := NewTable(overlapPolicies(10000))
 	if err != nil {
 		b.Fatal(err)
@@ -178,6 +199,30 @@ func BenchmarkLookupLinear(b *testing.B) {
 	f := flowAt(9999)
 	for b.Loop() {
 		sinkPolicy = table.LookupLinear(Outbound, &f)
+	}
+}
+
+func BenchmarkLookupIPv6(b *testing.B) {
+	const n = 10000
+	policies := make([]Policy, n)
+	flows := make([]packet.Flow, n)
+	for i := range policies {
+		policies[i] = Policy{Name: fmt.Sprintf("p%d", i), Selector: mustSelector(b, fmt.Sprintf("local=2001:db8:1:%x::/64 remote=2001:db8:2:%x::/64", i, i))}
+		flows[i] = withPorts(fmt.Sprintf("2001:db8:1:%x::1", i), 1, fmt.Sprintf("2001:db8:2:%x::1", i), 2, packet.ProtoTCP)
+	}
+	table, err := NewTable(policies)
+	if err != nil {
+		b.Fatal(err)
+	}
+	rand.New(rand.NewPCG(3, 4)).Shuffle(n, func(i, j int) { flows[i], flows[j] = flows[j], flows[i] })
+	i := 0
+	for b.Loop() {
+		if sinkPolicy = table.Lookup(Outbound, &flows[i]); sinkPolicy == nil {
+			b.Fatal("no match")
+		}
+		if i++; i == n {
+			i = 0
+		}
 	}
 }
 
@@ -229,9 +274,9 @@ func heap() uint64 {
 
 // size is the bytes of the classifier's tables.
 func (c *classifier) size() int {
-	n := len(c.arena)*8 + len(c.protocol)*4
-	for _, a := range []*axis{&c.local[0], &c.local[1], &c.remote[0], &c.remote[1], &c.localPort, &c.remotePort, &c.icmp} {
-		n += len(a.starts)*16 + len(a.sets)*4
+	n := len(c.arena)*8 + len(c.protocol)*4 + (len(c.local6.starts)+len(c.remote6.starts))*(16+4)
+	for _, a := range []*axis32{&c.local4, &c.remote4, &c.localPort, &c.remotePort, &c.icmp} {
+		n += len(a.starts) * (4 + 4)
 	}
 	return n
 }

@@ -1,6 +1,7 @@
 package spd
 
 import (
+	"encoding/binary"
 	"errors"
 	"math/bits"
 
@@ -65,28 +66,36 @@ var errTooManyOverlaps = errors.New("too many policies whose ranges overlap: the
 // A classifier answers which policies of a table match a flow. Immutable.
 type classifier struct {
 	policies              int
-	summaryWords          int     // words of a set's summary
-	all                   uint32  // the set of all policies
-	local, remote         [2]axis // IPv4, IPv6
+	summaryWords          int    // words of a set's summary
+	all                   uint32 // the set of all policies
+	local4, remote4       axis32
+	local6, remote6       axis128
 	protocol              [opaqueProtocol + 1]uint32
-	localPort, remotePort axis
-	icmp                  axis
+	localPort, remotePort axis32
+	icmp                  axis32
 	arena                 []uint64 // sets; a set is named by its offset
 }
 
 // key is a value on an axis, 128 bits wide.
 type key struct{ hi, lo uint64 }
 
-// axis is one field's elementary intervals: interval i is starts[i] up to, not
-// with, starts[i+1], and sets[i] is its set. starts[0] is zero.
-type axis struct {
+// axis128 is one field's elementary intervals: interval i is starts[i] up to,
+// not with, starts[i+1], and sets[i] is its set. starts[0] is zero.
+type axis128 struct {
 	starts []key
+	sets   []uint32
+}
+
+// axis32 is the same for a field of 32 bits or less: a quarter of the memory,
+// and so more of it in the cache.
+type axis32 struct {
+	starts []uint32
 	sets   []uint32
 }
 
 // find returns the set of the interval that holds k. The search has no branch
 // that depends on k.
-func (a *axis) find(k key) uint32 {
+func (a *axis128) find(k key) uint32 {
 	low, n := 0, len(a.starts)
 	for n > 1 {
 		half := n / 2
@@ -94,6 +103,18 @@ func (a *axis) find(k key) uint32 {
 		_, below := bits.Sub64(k.lo, s.lo, 0)
 		_, below = bits.Sub64(k.hi, s.hi, below) // 1: k < s
 		low += half & (int(below) - 1)
+		n -= half
+	}
+	return a.sets[low]
+}
+
+// find returns the set of the interval that holds k, without a branch on k.
+func (a *axis32) find(k uint32) uint32 {
+	low, n := 0, len(a.starts)
+	for n > 1 {
+		half := n / 2
+		below := (int64(k) - int64(a.starts[low+half])) >> 63 // -1: k < start
+		low += half &^ int(below)
 		n -= half
 	}
 	return a.sets[low]
@@ -119,17 +140,17 @@ func (c *classifier) add(p *point, set uint32) {
 // locate finds the flow's sets.
 func (c *classifier) locate(dir Direction, f *packet.Flow, p *point) {
 	local, remote := &f.Src, &f.Dst
-	localPort, remotePort := uint64(f.SrcPort), uint64(f.DstPort)
+	localPort, remotePort := uint32(f.SrcPort), uint32(f.DstPort)
 	if dir != Outbound {
 		local, remote = remote, local
 		localPort, remotePort = remotePort, localPort
 	}
 	if f.Version == 4 {
-		c.add(p, c.local[0].find(flowKey4(local)))
-		c.add(p, c.remote[0].find(flowKey4(remote)))
+		c.add(p, c.local4.find(binary.BigEndian.Uint32(local[12:])))
+		c.add(p, c.remote4.find(binary.BigEndian.Uint32(remote[12:])))
 	} else {
-		c.add(p, c.local[1].find(flowKey6(local)))
-		c.add(p, c.remote[1].find(flowKey6(remote)))
+		c.add(p, c.local6.find(key128(local)))
+		c.add(p, c.remote6.find(key128(remote)))
 	}
 	protocol := int(f.Protocol)
 	if f.ProtocolOpaque {
@@ -137,18 +158,23 @@ func (c *classifier) locate(dir Direction, f *packet.Flow, p *point) {
 	}
 	c.add(p, c.protocol[protocol])
 	if Protocol(protocol).IsICMP() {
-		typeCode := uint64(f.SrcPort)
+		typeCode := uint32(f.SrcPort)
 		if f.PortsOpaque {
 			typeCode = opaquePort
 		}
-		c.add(p, c.icmp.find(key{lo: typeCode}))
+		c.add(p, c.icmp.find(typeCode))
 		return
 	}
 	if f.PortsOpaque || f.ProtocolOpaque || !f.HasPorts() {
 		localPort, remotePort = opaquePort, opaquePort
 	}
-	c.add(p, c.localPort.find(key{lo: localPort}))
-	c.add(p, c.remotePort.find(key{lo: remotePort}))
+	c.add(p, c.localPort.find(localPort))
+	c.add(p, c.remotePort.find(remotePort))
+}
+
+// key128 is an IPv6 address of a packet.Flow as a value on an axis.
+func key128(a *[16]byte) key {
+	return key{binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(a[8:])}
 }
 
 // first returns the index of the first policy in all sets of p, -1 if there is

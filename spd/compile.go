@@ -2,6 +2,7 @@ package spd
 
 import (
 	"encoding/binary"
+	"math"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -28,38 +29,41 @@ type compiler struct {
 	full     bool // it has more: what was built is not to be used
 }
 
-func compile(policies []Policy) (*classifier, error) {
+// compile builds the classifier of valid policies. It refuses a table whose
+// sets take more than limit words.
+func compile(policies []Policy, limit int) (*classifier, error) {
 	words := (len(policies) + 63) / 64
 	b := &compiler{
 		c:        &classifier{policies: len(policies), summaryWords: (words + 63) / 64},
 		current:  make([]uint64, words),
 		summary:  make([]uint64, (words+63)/64),
 		interned: map[uint64][]uint32{},
-		limit:    maxArena,
+		limit:    limit,
 	}
 	c := b.c
 	c.all = b.setOfAll(len(policies))
-	for family, v4 := range [...]bool{true, false} {
-		c.local[family] = b.axis(policies, func(s *Selector, out []interval) []interval {
-			return addrIntervals(out, s.Local, v4)
-		})
-		c.remote[family] = b.axis(policies, func(s *Selector, out []interval) []interval {
-			return addrIntervals(out, s.Remote, v4)
+	addrs := func(v4 bool, side func(s *Selector) []AddrRange) axis128 {
+		return b.axis(policies, func(s *Selector, out []interval) []interval {
+			return addrIntervals(out, side(s), v4)
 		})
 	}
+	local := func(s *Selector) []AddrRange { return s.Local }
+	remote := func(s *Selector) []AddrRange { return s.Remote }
+	c.local4, c.remote4 = addrs(true, local).narrow(), addrs(true, remote).narrow()
+	c.local6, c.remote6 = addrs(false, local), addrs(false, remote)
 	protocols := b.axis(policies, protocolIntervals)
 	for i := range c.protocol {
 		c.protocol[i] = protocols.find(key{lo: uint64(i)})
 	}
-	c.localPort = b.axis(policies, func(s *Selector, out []interval) []interval {
-		return portIntervals(out, &s.LocalPorts)
-	})
-	c.remotePort = b.axis(policies, func(s *Selector, out []interval) []interval {
-		return portIntervals(out, &s.RemotePorts)
-	})
-	c.icmp = b.axis(policies, func(s *Selector, out []interval) []interval {
-		return portIntervals(out, &s.ICMP)
-	})
+	ports := func(field func(s *Selector) *Ports) axis32 {
+		a := b.axis(policies, func(s *Selector, out []interval) []interval {
+			return portIntervals(out, field(s))
+		})
+		return a.narrow()
+	}
+	c.localPort = ports(func(s *Selector) *Ports { return &s.LocalPorts })
+	c.remotePort = ports(func(s *Selector) *Ports { return &s.RemotePorts })
+	c.icmp = ports(func(s *Selector) *Ports { return &s.ICMP })
 	if b.full {
 		return nil, errTooManyOverlaps
 	}
@@ -69,7 +73,7 @@ func compile(policies []Policy) (*classifier, error) {
 
 // axis cuts one field into elementary intervals. intervals appends to out the
 // values that a selector matches.
-func (b *compiler) axis(policies []Policy, intervals func(s *Selector, out []interval) []interval) axis {
+func (b *compiler) axis(policies []Policy, intervals func(s *Selector, out []interval) []interval) axis128 {
 	var edges []edge
 	for i := range policies {
 		b.scratch = mergeIntervals(intervals(&policies[i].Selector, b.scratch[:0]))
@@ -84,7 +88,7 @@ func (b *compiler) axis(policies []Policy, intervals func(s *Selector, out []int
 
 	clear(b.current)
 	clear(b.summary)
-	var a axis
+	var a axis128
 	a.push(key{}, b.intern())
 	for len(edges) > 0 && !b.full {
 		at := edges[0].at
@@ -99,7 +103,7 @@ func (b *compiler) axis(policies []Policy, intervals func(s *Selector, out []int
 }
 
 // push lets set hold from k upwards.
-func (a *axis) push(k key, set uint32) {
+func (a *axis128) push(k key, set uint32) {
 	last := len(a.sets) - 1
 	switch {
 	case last >= 0 && a.starts[last] == k:
@@ -108,6 +112,18 @@ func (a *axis) push(k key, set uint32) {
 	default:
 		a.starts, a.sets = append(a.starts, k), append(a.sets, set)
 	}
+}
+
+// narrow is the axis for values of 32 bits. What starts beyond them (the edge
+// after 255.255.255.255) is never looked up and is left out.
+func (a axis128) narrow() axis32 {
+	var out axis32
+	for i, s := range a.starts {
+		if s.hi == 0 && s.lo <= math.MaxUint32 {
+			out.starts, out.sets = append(out.starts, uint32(s.lo)), append(out.sets, a.sets[i])
+		}
+	}
+	return axis32{slices.Clone(out.starts), slices.Clone(out.sets)}
 }
 
 // toggle changes the membership of policy i: a policy's merged intervals never
@@ -234,17 +250,7 @@ func (k key) next() (after key, ok bool) {
 func addrKey(a netip.Addr) key {
 	b := a.As16()
 	if a.Is4() {
-		return flowKey4(&b)
+		return key{lo: uint64(binary.BigEndian.Uint32(b[12:]))}
 	}
-	return flowKey6(&b)
-}
-
-// flowKey4 is an IPv4 address of a packet.Flow as a value on an axis.
-func flowKey4(a *[16]byte) key {
-	return key{lo: uint64(binary.BigEndian.Uint32(a[12:]))}
-}
-
-// flowKey6 is an IPv6 address of a packet.Flow as a value on an axis.
-func flowKey6(a *[16]byte) key {
-	return key{binary.BigEndian.Uint64(a[:8]), binary.BigEndian.Uint64(a[8:])}
+	return key128(&b)
 }

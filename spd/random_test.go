@@ -277,7 +277,7 @@ func coverFlows() []packet.Flow {
 				f.SrcPort, f.DstPort = p, p
 				transports = append(transports, f)
 			}
-		case protocol == packet.ProtoTCP || protocol == packet.ProtoUDP || protocol == packet.ProtoSCTP:
+		default:
 			for _, f.SrcPort = range ports {
 				for _, f.DstPort = range ports {
 					transports = append(transports, f)

@@ -57,6 +57,21 @@ func TestShadowedTellsOpaqueFromPorts(t *testing.T) {
 	}
 }
 
+func TestShadowedInALongTable(t *testing.T) {
+	policies := benchPolicies(9000)
+	for late, early := range map[int]int{8999: 0, 8998: 8997, 4097: 4095, 5000: 64} {
+		policies[late].Selector = policies[early].Selector
+	}
+	table, err := NewTable(policies)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string]string{"p8999": "p0", "p8998": "p8997", "p4097": "p4095", "p5000": "p64"}
+	if got := shadows(table); !reflect.DeepEqual(got, want) {
+		t.Errorf("shadowed: %v, want %v", got, want)
+	}
+}
+
 // Shadowed asks the classifier for candidates; this asks every pair.
 func TestShadowedFindsWhatEveryPairSays(t *testing.T) {
 	found := 0

@@ -42,7 +42,7 @@ func NewTable(policies []Policy) (*Table, error) {
 		t.byName[p.Name] = p
 	}
 	var err error
-	if t.classifier, err = compile(t.policies); err != nil {
+	if t.classifier, err = compile(t.policies, maxArena); err != nil {
 		return nil, err
 	}
 	return t, nil

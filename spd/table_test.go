@@ -158,15 +158,15 @@ func TestConcurrentLookups(t *testing.T) {
 }
 
 func TestCompileRefusesWhatWouldNotFitInMemory(t *testing.T) {
-	b := &compiler{c: &classifier{summaryWords: 1}, current: make([]uint64, 1), summary: make([]uint64, 1), interned: map[uint64][]uint32{}, limit: 3}
-	b.toggle(0)
-	b.intern()
-	if b.full {
-		t.Fatal("full after 2 of 3 words")
+	policies := overlapPolicies(100)
+	c, err := compile(policies, maxArena)
+	if err != nil {
+		t.Fatal(err)
 	}
-	b.toggle(1)
-	b.intern()
-	if !b.full {
-		t.Error("not full after 4 of 3 words")
+	if c, err := compile(policies, len(c.arena)); err != nil || c == nil {
+		t.Errorf("a table at its limit: %v", err)
+	}
+	if c, err := compile(policies, len(c.arena)-1); c != nil || err == nil || !strings.Contains(err.Error(), "merge policies or use fewer ranges") {
+		t.Errorf("a table beyond its limit: %v, want an error that says what to do", err)
 	}
 }
