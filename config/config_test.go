@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/sad"
@@ -313,7 +314,7 @@ func TestPositionFallsBackToTheKeyAbove(t *testing.T) {
 }
 
 func TestErrorsAreBounded(t *testing.T) {
-	_, err := Parse("x", []byte("version: 1\n"+strings.Repeat("zebra: 1\n", 10000)))
+	_, err := Parse("x", []byte("version: 1\ntun: {"+strings.Repeat("zebra: 1, ", 10000)+"}\n"))
 	var list *Errors
 	if !errors.As(err, &list) || len(list.List) != maxErrors || list.More != 10000-maxErrors {
 		t.Fatalf("expected %d errors and %d more, seen %d and %d", maxErrors, 10000-maxErrors, len(list.List), list.More)
@@ -324,5 +325,39 @@ func TestErrorsAreBounded(t *testing.T) {
 	var one Error
 	if !errors.As(err, &one) || one.Line != 2 {
 		t.Errorf("expected errors.As to find the first Error on line 2, seen %v", one)
+	}
+}
+
+// TestParseTimeGrowsWithTheFile holds the bounds that keep the YAML parser off
+// its quadratic paths: half a megabyte of each is read in seconds, and took
+// minutes without them.
+func TestParseTimeGrowsWithTheFile(t *testing.T) {
+	const size = 500_000
+	deep := func(n int) (s string) {
+		for i := range n {
+			s += strings.Repeat(" ", i) + "a:\n"
+		}
+		return s
+	}
+	for name, text := range map[string]string{
+		"keys of one section": strings.Repeat("a: 1\n", size/5),
+		"directives":          strings.Repeat("%", size),
+		"complex keys":        strings.Repeat("? ", size/2),
+		"anchors":             strings.Repeat("&a ", size/3),
+		"colons":              strings.Repeat(": ", size/2),
+		"open brackets":       strings.Repeat("[", size),
+		"dashes":              strings.Repeat("- ", size/2),
+		"indentation":         deep(700),
+	} {
+		start := time.Now()
+		_, err := Parse("x", []byte(text))
+		if err == nil {
+			t.Errorf("%s: expected a refusal", name)
+			continue
+		}
+		checkErrors(t, []byte(text), err)
+		if took := time.Since(start); took > 10*time.Second {
+			t.Errorf("%s: expected seconds, took %s", name, took)
+		}
 	}
 }

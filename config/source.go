@@ -18,17 +18,27 @@ import (
 // grammar needs six; the bound keeps the YAML parser's recursion small.
 const maxDepth = 16
 
+// maxKeys is how many keys one section may have. The largest known section has
+// as many as there are profiles; the YAML parser's work grows with the square.
+const maxKeys = 256
+
 // source is the text of one file and what is wrong with it so far.
 type source struct {
 	file   string
 	lines  []string
+	widths []int // of the lines, in characters
 	errs   Errors
 	hidden map[int]bool // lines that may hold a secret
 }
 
 func newSource(file string, data []byte) *source {
 	text := strings.ReplaceAll(string(data), "\r\n", "\n")
-	return &source{file: file, lines: strings.Split(text, "\n"), hidden: map[int]bool{}}
+	s := &source{file: file, lines: strings.Split(text, "\n"), hidden: map[int]bool{}}
+	s.widths = make([]int, len(s.lines))
+	for i, line := range s.lines {
+		s.widths[i] = utf8.RuneCountInString(line)
+	}
+	return s
 }
 
 // fail notes a mistake. The excerpt is added last, once all secrets are known.
@@ -61,7 +71,7 @@ func (s *source) excerpt(p Position) string {
 		return ""
 	}
 	line := strings.TrimRight(strings.ReplaceAll(s.lines[p.Line-1], "\t", " "), " ")
-	if line == "" || utf8.RuneCountInString(line) > 100 || secretive(line) {
+	if line == "" || s.widths[p.Line-1] > 100 || secretive(line) {
 		return ""
 	}
 	return "    " + line + "\n    " + strings.Repeat(" ", p.Column-1) + "^"
@@ -104,7 +114,7 @@ func (s *source) at(t *token.Token) Position {
 		return p
 	}
 	p.Line = min(max(t.Position.Line, 1), len(s.lines))
-	p.Column = min(max(t.Position.Column, 1), utf8.RuneCountInString(s.lines[p.Line-1])+1)
+	p.Column = min(max(t.Position.Column, 1), s.widths[p.Line-1]+1)
 	return p
 }
 
@@ -195,11 +205,14 @@ func (s *source) tokens(data []byte) (tokens token.Tokens, ok bool) {
 		}
 	}()
 	tokens = lexer.Tokenize(string(data))
-	var depth depth
+	var shape shape
 	content, ended := false, false
 	for _, t := range tokens {
 		if why, bad := refused[t.Type]; bad {
 			s.fail(s.at(t), "", why[0]+" is not used in this file", why[1])
+			if len(s.errs.List) >= maxErrors {
+				return nil, false
+			}
 		}
 		switch t.Type {
 		case token.InvalidType:
@@ -216,23 +229,30 @@ func (s *source) tokens(data []byte) (tokens token.Tokens, ok bool) {
 			return nil, false
 		}
 		content = true
-		if depth.exceeds(t) {
+		if deep, wide := shape.add(t); deep {
 			s.fail(s.at(t), "", fmt.Sprintf("lists and sections lie more than %d deep in each other", maxDepth), "no key of this file is that deep")
+			return nil, false
+		} else if wide {
+			s.fail(s.at(t), "", fmt.Sprintf("a section has more than %d keys", maxKeys), "no section of this file has that many")
 			return nil, false
 		}
 	}
 	return tokens, len(s.errs.List) == 0
 }
 
-// depth follows how deep the tokens lie: open brackets, and the columns at
-// which block lists and sections start.
-type depth struct {
-	flow    int
-	columns []int
-	last    *token.Token
+// shape follows how deep the tokens lie, and how many keys a section has: open
+// brackets, and the columns at which block lists and sections start.
+type shape struct {
+	flow  int
+	block []level
+	last  *token.Token
 }
 
-func (d *depth) exceeds(t *token.Token) bool {
+type level struct{ column, entries int }
+
+// add takes the next token and tells whether it is one too deep, or one too
+// many.
+func (d *shape) add(t *token.Token) (deep, wide bool) {
 	switch t.Type {
 	case token.SequenceStartType, token.MappingStartType:
 		d.flow++
@@ -242,12 +262,19 @@ func (d *depth) exceeds(t *token.Token) bool {
 	starts := d.last == nil || d.last.Type == token.SequenceEntryType || d.last.Position.Line != t.Position.Line
 	d.last = t
 	if starts && d.flow <= 0 {
-		for n := len(d.columns); n > 0 && d.columns[n-1] >= t.Position.Column; n-- {
-			d.columns = d.columns[:n-1]
+		n := len(d.block)
+		for n > 0 && d.block[n-1].column > t.Position.Column {
+			n--
 		}
-		d.columns = append(d.columns, t.Position.Column)
+		if d.block = d.block[:n]; n == 0 || d.block[n-1].column < t.Position.Column {
+			d.block = append(d.block, level{column: t.Position.Column})
+		}
+		if t.Type != token.SequenceEntryType {
+			d.block[len(d.block)-1].entries++
+		}
+		wide = d.block[len(d.block)-1].entries > maxKeys
 	}
-	return d.flow+len(d.columns) > maxDepth
+	return d.flow+len(d.block) > maxDepth, wide
 }
 
 // syntaxWords says in this package's words what the YAML parser means. Its own
@@ -277,9 +304,9 @@ var syntaxWords = []struct{ contains, problem, fix string }{
 // syntax notes what the YAML parser found.
 func (s *source) syntax(err error) {
 	var at *token.Token
-	message := err.Error()
+	message := ""
 	var syntax *yaml.SyntaxError
-	if errors.As(err, &syntax) {
+	if errors.As(err, &syntax) { // its Error() would print the source
 		at, message = syntax.Token, syntax.Message
 	}
 	for _, w := range syntaxWords {
