@@ -289,7 +289,7 @@ func (m *checkMeaning) print(w io.Writer) error {
 				remote = "any"
 			}
 		}
-		sas.row(sa.Peer, sa.Direction, hex(sa.SPI), sa.Suite, sa.Posture, over, remote, yesNo(sa.ESN), window)
+		sas.row(sa.Peer, sa.Direction, spiText(sa.SPI), sa.Suite, sa.Posture, over, remote, yesNo(sa.ESN), window)
 	}
 	fmt.Fprintln(w)
 	if err := sas.write(w, ""); err != nil {

@@ -320,7 +320,7 @@ func logEvent(log *slog.Logger, e *dataplane.Event) {
 		add("peer", e.Peer)
 	}
 	if e.SPI != 0 {
-		add("spi", hex(e.SPI))
+		add("spi", spiText(e.SPI))
 	}
 	switch e.Kind {
 	case dataplane.Acquire:

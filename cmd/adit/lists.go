@@ -71,7 +71,7 @@ func printSAs(w io.Writer, sas []*controlv1.SecurityAssociation) error {
 		if sa.GetIdleSeconds() >= 0 {
 			idle = lasted(sa.GetIdleSeconds())
 		}
-		t.row(sa.GetPeer(), sa.GetDirection(), hex(sa.GetSpi()), sa.GetSuite(), over, remote,
+		t.row(sa.GetPeer(), sa.GetDirection(), spiText(sa.GetSpi()), sa.GetSuite(), over, remote,
 			grouped(sa.GetPackets()), sized(sa.GetBytes()), grouped(sa.GetSequence()), window,
 			grouped(sa.GetReplayDrops()+sa.GetAuthDrops()), idle, saNote(sa))
 	}

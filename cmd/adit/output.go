@@ -63,8 +63,8 @@ func (t *table) write(w io.Writer, indent string) error {
 	return nil
 }
 
-// hex is an SPI as the configuration file writes it.
-func hex(spi uint32) string { return fmt.Sprintf("0x%x", spi) }
+// spiText is an SPI as the configuration file writes it.
+func spiText(spi uint32) string { return fmt.Sprintf("0x%x", spi) }
 
 // grouped is n with thin groups of three digits, as people read long numbers.
 func grouped(n uint64) string {
