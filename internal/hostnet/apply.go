@@ -124,7 +124,8 @@ func (a *Applied) Plan() Plan {
 	return a.plan
 }
 
-// Notes tells the operator what the host lacks for the plan, if anything.
+// Notes tells the operator what the host lacked for the plan when Apply was
+// called, if anything.
 func (a *Applied) Notes() []string { return append([]string(nil), a.notes...) }
 
 // journal undoes steps, last first.

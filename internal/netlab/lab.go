@@ -84,7 +84,7 @@ func (l *Lab) Node(name string) (*Node, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if l.closed {
-		return nil, errors.Join(fmt.Errorf("netlab: %s: the lab is closed", name), n.close())
+		return nil, errors.Join(fmt.Errorf("netlab: %s: %w", name, errClosed), n.close())
 	}
 	l.nodes = append(l.nodes, n)
 	return n, nil

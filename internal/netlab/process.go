@@ -20,6 +20,10 @@ type Process struct {
 	err  error // set before done is closed
 }
 
+// waitDelay bounds the wait for the output of a process that has ended, when a
+// child of its own still holds the pipe.
+const waitDelay = 5 * time.Second
+
 // Start starts cmd inside the node. It dies with the lab, and with this
 // process. The caller waits through the Process, never through cmd.Wait.
 func (n *Node) Start(cmd *exec.Cmd) (*Process, error) {
@@ -29,6 +33,9 @@ func (n *Node) Start(cmd *exec.Cmd) (*Process, error) {
 	// The signal comes when the thread that started the child ends
 	// (prctl(2), PR_SET_PDEATHSIG). The spawner's thread ends with the lab.
 	cmd.SysProcAttr.Pdeathsig = syscall.SIGKILL
+	if cmd.WaitDelay == 0 {
+		cmd.WaitDelay = waitDelay
+	}
 	err := n.lab.spawner.do(func() error { return n.Do(cmd.Start) })
 	if err != nil {
 		return nil, fmt.Errorf("netlab: %s: start %s: %w", n.name, cmd.Path, err)
@@ -42,7 +49,7 @@ func (n *Node) Start(cmd *exec.Cmd) (*Process, error) {
 	if !n.lab.remember(p) {
 		p.Kill()
 		<-p.done
-		return nil, fmt.Errorf("netlab: %s: the lab is closed", n.name)
+		return nil, fmt.Errorf("netlab: %s: start %s: %w", n.name, cmd.Path, errClosed)
 	}
 	return p, nil
 }
@@ -129,35 +136,41 @@ func (l *Lab) forget(p *Process) {
 // ends, and the runtime ends threads of goroutines that finish locked.
 type spawner struct {
 	work chan func()
-	end  sync.Once
+	quit chan struct{}
 	gone chan struct{}
+	once sync.Once
 }
 
 func newSpawner() *spawner {
-	s := &spawner{work: make(chan func()), gone: make(chan struct{})}
+	s := &spawner{work: make(chan func()), quit: make(chan struct{}), gone: make(chan struct{})}
 	go func() {
 		defer close(s.gone)
-		runtime.LockOSThread()
-		for f := range s.work {
-			f()
+		runtime.LockOSThread() // and ends locked: the thread goes, and with it every child left
+		for {
+			select {
+			case f := <-s.work:
+				f()
+			case <-s.quit:
+				return
+			}
 		}
-		// Ends locked: the thread goes, and with it every child left.
 	}()
 	return s
 }
 
-func (s *spawner) do(f func() error) (err error) {
-	defer func() {
-		if recover() != nil { // the channel was closed
-			err = errors.New("the lab is closed")
-		}
-	}()
+var errClosed = errors.New("the lab is closed")
+
+func (s *spawner) do(f func() error) error {
 	done := make(chan error, 1)
-	s.work <- func() { done <- f() }
-	return <-done
+	select {
+	case s.work <- func() { done <- f() }:
+		return <-done
+	case <-s.quit:
+		return errClosed
+	}
 }
 
 func (s *spawner) stop() {
-	s.end.Do(func() { close(s.work) })
+	s.once.Do(func() { close(s.quit) })
 	<-s.gone
 }
