@@ -236,9 +236,10 @@ func TestRFC4301_4_4_1_AnyEncompassesOpaque(t *testing.T) {
 	checkBoth(t, table, icmpFlow("10.1.0.1", "10.2.0.1", 8, 0), "portless")
 
 	checkBoth(t, mustTable(t, "any discard local=any remote=any protocol=any"), obscured, "any")
-	// What an opaque protocol's field would say is not to be believed.
-	obscured.Protocol = packet.ProtoTCP
+	// What the fields behind an opaque protocol would say is not to be believed.
+	obscured.Protocol, obscured.PortsOpaque = packet.ProtoTCP, false
 	checkBoth(t, mustTable(t, "tcp discard local=any remote=any protocol=tcp"), obscured, "-")
+	checkBoth(t, mustTable(t, "portless discard local=any remote=any protocol=any remote_ports=opaque"), obscured, "portless")
 }
 
 func TestVersionDecidesTheFamily(t *testing.T) {

@@ -17,7 +17,7 @@ const (
 )
 
 // Action is what a policy does with the packets that it matches: "three
-// processing choices: DISCARD, BYPASS IPsec protection, or PROTECT using
+// processing choices are possible: DISCARD, BYPASS IPsec, or PROTECT using
 // IPsec" (RFC 4301 4.4.1). The zero value discards, so that a forgotten action
 // fails closed.
 type Action uint8

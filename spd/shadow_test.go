@@ -28,8 +28,10 @@ func TestShadowedNamesTheFirstPolicyThatCoversAll(t *testing.T) {
 		"again protect:b local=10.1.0.0/24 remote=10.2.0.0/24 protocol=any",            // the same as lan
 		"obscured bypass local=10.1.0.0/24 remote=10.2.0.0/24 protocol=opaque",         // under lan
 		"other bypass local=10.7.0.0/24 remote=10.2.0.0/24 protocol=any",
+		"pair bypass local=10.8.1.0/24,10.8.0.0/24 remote=any protocol=any",
+		"whole bypass local=10.8.0.0/23 remote=any protocol=any", // under pair, whose ranges touch
 	)
-	want := map[string]string{"ssh": "lan", "web2": "web", "joint": "wider", "again": "lan", "obscured": "lan"}
+	want := map[string]string{"ssh": "lan", "web2": "web", "joint": "wider", "again": "lan", "obscured": "lan", "whole": "pair"}
 	if got := shadows(table); !reflect.DeepEqual(got, want) {
 		t.Errorf("shadowed: %v, want %v", got, want)
 	}
@@ -62,6 +64,8 @@ func TestShadowedInALongTable(t *testing.T) {
 	for late, early := range map[int]int{8999: 0, 8998: 8997, 4097: 4095, 5000: 64} {
 		policies[late].Selector = policies[early].Selector
 	}
+	// One end in common is not enough, wherever it stands.
+	policies[3].Selector.Local = policies[8997].Selector.Local
 	table, err := NewTable(policies)
 	if err != nil {
 		t.Fatal(err)
