@@ -215,11 +215,7 @@ func meaningOf(cfg *config.Config) *checkMeaning {
 }
 
 func listenText(cfg *config.Config) string {
-	address := "any address"
-	if cfg.Listen.Address.IsValid() {
-		address = cfg.Listen.Address.String()
-	}
-	text := fmt.Sprintf("%s, UDP %d", address, cfg.Listen.NATTPort)
+	text := fmt.Sprintf("UDP %d on %s", cfg.Listen.NATTPort, listenAddress(cfg.Listen.Address))
 	if cfg.Listen.Raw {
 		text += " and protocol 50"
 	}

@@ -74,6 +74,7 @@ type demoReport struct {
 	Mode     string      `json:"mode"` // namespaces | memory
 	OK       bool        `json:"ok"`
 	Rounds   []demoRound `json:"rounds"`
+	Kill     *demoKill   `json:"kill,omitempty"` // namespaces only
 	Failures []string    `json:"failures"`
 	Seconds  float64     `json:"seconds"`
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"crypto/rand"
 	"encoding/hex"
 	"fmt"
@@ -70,17 +71,22 @@ policies:
     peer: {{.Peer}}
 {{define "keys"}}{{if .Encryption}}, encryption_key: "{{.Encryption}}"{{end}}{{if .Integrity}}, integrity_key: "{{.Integrity}}"{{end}}{{end}}`))
 
+// render is the site's configuration file.
+func (s *demoSite) render() ([]byte, error) {
+	var b bytes.Buffer
+	if err := demoTemplate.Execute(&b, s); err != nil {
+		return nil, fmt.Errorf("configuration %s: %w", s.File, err)
+	}
+	return b.Bytes(), nil
+}
+
 // write writes the site's configuration file, for its owner only.
-func (s *demoSite) write() (err error) {
-	f, err := os.OpenFile(s.File, os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+func (s *demoSite) write() error {
+	text, err := s.render()
 	if err != nil {
 		return err
 	}
-	if err := demoTemplate.Execute(f, s); err != nil {
-		_ = f.Close()
-		return fmt.Errorf("configuration %s: %w", s.File, err)
-	}
-	return f.Close()
+	return os.WriteFile(s.File, text, 0o600)
 }
 
 // demoSites are the two ends of a round in directory dir. Each call makes new

@@ -64,9 +64,9 @@ func (d *demo) runLab(ctx context.Context) (err error) {
 	}
 	l := &labDemo{demo: d, net: network, dir: dir, self: self, marker: demoMarker()}
 	d.say("Two sites, each behind a gateway; an observer records the wire between them.\n\n")
-	d.say("   host A ──── gateway A ════ observer ════ gateway B ──── host B\n")
-	d.say("   %-10s  %-12s                %-12s  %s\n", network.A.Host4, network.A.Outside4, network.B.Outside4, network.B.Host4)
-	d.say("   %-10s %41s\n\n", network.A.Host6, network.B.Host6)
+	d.say("   host A ────────── gateway A ════ observer ════ gateway B ────────── host B\n")
+	d.say("   %-17s %-27s  %-19s %s\n", network.A.Host4, network.A.Outside4, network.B.Outside4, network.B.Host4)
+	d.say("   %-66s %s\n\n", network.A.Host6, network.B.Host6)
 	for i, spec := range demoRounds {
 		round := demoRound{Title: spec.title, Suite: spec.suite, Over: spec.encap}
 		err := l.round(ctx, &round)
@@ -76,6 +76,10 @@ func (d *demo) runLab(ctx context.Context) (err error) {
 		}
 		round.print(d.out, i+1)
 	}
+	if err := l.kill(ctx); err != nil {
+		return fmt.Errorf("kill -9: %w", err)
+	}
+	d.sayKill(len(demoRounds) + 1)
 	return nil
 }
 

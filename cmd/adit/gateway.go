@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -151,7 +152,7 @@ func (g *gateway) openEngine() (err error) {
 	switch {
 	case err == nil:
 		wires, engine.Wire = append(wires, udp), udp
-		g.listens = append(g.listens, "udp "+listenEndpoint(g.cfg.Listen.Address, udp.LocalPort()))
+		g.listens = append(g.listens, fmt.Sprintf("UDP %d on %s", udp.LocalPort(), listenAddress(g.cfg.Listen.Address)))
 	case g.cfg.Listen.Raw && !g.needs(sad.EncapUDP, 0):
 		g.log.Warn("no UDP socket; no peer needs it", "error", err)
 	default:
@@ -249,6 +250,7 @@ func (g *gateway) chooseMTU(cfg *config.Config) int {
 	if !ok {
 		return path
 	}
+	why = strings.TrimSuffix(why, ", less 0 for the outer packet")
 	if mtu < minIPv6MTU {
 		g.log.Warn("full packets are fragmented on the outside: the path leaves less than IPv6 needs", "path_mtu", path, "room", mtu, "tun_mtu", minIPv6MTU, "why", why)
 		return minIPv6MTU
@@ -344,11 +346,11 @@ func logEvent(log *slog.Logger, e *dataplane.Event) {
 	log.LogAttrs(context.Background(), level, text, attributes...)
 }
 
-func listenEndpoint(address netip.Addr, port uint16) string {
+func listenAddress(address netip.Addr) string {
 	if !address.IsValid() {
-		return fmt.Sprintf("any address, port %d", port)
+		return "any address"
 	}
-	return netip.AddrPortFrom(address, port).String()
+	return address.String()
 }
 
 // policiesEqual tells whether two tables say the same.

@@ -73,7 +73,7 @@ type StatusResponse struct {
 	Control       string                 `protobuf:"bytes,8,opt,name=control,proto3" json:"control,omitempty"`
 	Tun           string                 `protobuf:"bytes,9,opt,name=tun,proto3" json:"tun,omitempty"`
 	TunMtu        int32                  `protobuf:"varint,10,opt,name=tun_mtu,json=tunMtu,proto3" json:"tun_mtu,omitempty"` // bytes
-	Listen        []string               `protobuf:"bytes,11,rep,name=listen,proto3" json:"listen,omitempty"`                // "udp 192.0.2.1:4500", "protocol 50 IPv4"
+	Listen        []string               `protobuf:"bytes,11,rep,name=listen,proto3" json:"listen,omitempty"`                // "UDP 4500 on 192.0.2.1", "protocol 50 over IPv4"
 	Guard         string                 `protobuf:"bytes,12,opt,name=guard,proto3" json:"guard,omitempty"`
 	Ready         bool                   `protobuf:"varint,13,opt,name=ready,proto3" json:"ready,omitempty"`    // every SA that should be up is up
 	Missing       []string               `protobuf:"bytes,14,rep,name=missing,proto3" json:"missing,omitempty"` // the SAs that should be up and are not
