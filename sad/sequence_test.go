@@ -1,6 +1,7 @@
 package sad
 
 import (
+	"cmp"
 	"errors"
 	"math"
 	"slices"
@@ -80,25 +81,32 @@ func TestInboundIsNeverExhausted(t *testing.T) {
 
 // Many workers at once: the union of what they get is exactly 1..N, none twice.
 func TestReserveGrantsEveryNumberOnce(t *testing.T) {
-	const workers, calls = 16, 2000
+	const workers, calls = 8, 100_000
 	sa := newSA(t, outbound(t))
 	type run struct {
 		first uint64
 		n     int
 	}
 	runs := make([][]run, workers)
-	var wg sync.WaitGroup
+	start := make(chan struct{})
+	var ready, done sync.WaitGroup
 	for w := range workers {
-		wg.Go(func() {
+		runs[w] = make([]run, calls)
+		ready.Add(1)
+		done.Go(func() {
+			ready.Done()
+			<-start // all at once: a few calls end before a goroutine starts
 			for i := range calls {
 				first, n := sa.Reserve(1 + (w+i)%45)
-				runs[w] = append(runs[w], run{first, n})
+				runs[w][i] = run{first, n}
 			}
 		})
 	}
-	wg.Wait()
+	ready.Wait()
+	close(start)
+	done.Wait()
 	all := slices.Concat(runs...)
-	slices.SortFunc(all, func(a, b run) int { return int(a.first) - int(b.first) })
+	slices.SortFunc(all, func(a, b run) int { return cmp.Compare(a.first, b.first) })
 	next := uint64(1)
 	for _, r := range all {
 		if r.first != next {
