@@ -121,11 +121,7 @@ func (s *Socket) putAddr(sa *unix.RawSockaddrInet6, to netip.Addr, port uint16) 
 // readAddr is the peer's address that the kernel wrote.
 func (s *Socket) readAddr(sa *unix.RawSockaddrInet6) netip.AddrPort {
 	if s.ipv6 {
-		port := readPort(&sa.Port)
-		if s.kind != kindUDP {
-			port = 0
-		}
-		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), port)
+		return netip.AddrPortFrom(netip.AddrFrom16(sa.Addr).Unmap(), readPort(&sa.Port))
 	}
 	sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
 	return netip.AddrPortFrom(netip.AddrFrom4(sa4.Addr), readPort(&sa4.Port))

@@ -113,6 +113,7 @@ func TestRootRoundTripTellsPeerLocalAndTrafficClass(t *testing.T) {
 				for _, df := range []bool{false, true} {
 					d := datagram(tt.loop, []byte("hello"))
 					d.Local, d.TOS, d.DF = tt.loop, tos, df
+					d.Addr = netip.AddrPortFrom(tt.loop, 4500) // raw IP has no ports: not to be sent
 					if n, err := c.WriteBatch([]packet.Datagram{d}); n != 1 || err != nil {
 						t.Fatalf("WriteBatch = %d, %v; want 1, nil", n, err)
 					}
