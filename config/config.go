@@ -100,8 +100,8 @@ type SA struct {
 	IntegrityKey  sad.Key // nil with an AEAD suite
 }
 
-// SAParams is every manual SA, ready for Install; the caller sets Sequence on
-// those whose suite is a counter mode (NeedsSequenceStore). Each call returns
+// SAParams is every manual SA, ready for Install; the caller sets Sequence, at
+// least on outbound ones in a counter mode (NeedsSequenceStore). Each call returns
 // new parameters that share the key bytes with c.
 func (c *Config) SAParams() []sad.Params {
 	var list []sad.Params
@@ -160,11 +160,12 @@ func (c *Config) remotePort(peer *Peer, p Profile) uint16 {
 func (c *Config) Table() (*spd.Table, error) { return spd.NewTable(c.Policies) }
 
 // NeedsSequenceStore tells whether an SA must resume its sequence numbers
-// after a restart: a manual key in a counter mode.
+// after a restart: an outbound one with a manual key in a counter mode.
 func (c *Config) NeedsSequenceStore() bool {
 	for i := range c.Peers {
 		for j := range c.Peers[i].SAs {
-			if c.Peers[i].SAs[j].Suite.CounterMode() {
+			sa := &c.Peers[i].SAs[j]
+			if sa.Direction == packet.Outbound && sa.Suite.CounterMode() {
 				return true
 			}
 		}

@@ -127,7 +127,7 @@ func TestNothingPrintsAKey(t *testing.T) {
 		for _, sa := range c.SAParams() {
 			for _, k := range []sad.Key{sa.EncryptionKey, sa.IntegrityKey} {
 				if len(k) > 0 {
-					keys = append(keys, hex.EncodeToString([]byte(k)), strings.Trim(fmt.Sprint([]byte(k)), "[]"), strings.Trim(fmt.Sprintf("%#v", []byte(k)), "[]byte{}"))
+					keys = append(keys, hex.EncodeToString([]byte(k)), strings.Trim(fmt.Sprintf("%d", []byte(k)), "[]"), strings.Trim(fmt.Sprintf("%#v", []byte(k)), "[]byte{}"))
 				}
 			}
 		}

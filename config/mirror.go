@@ -179,11 +179,19 @@ func (m *mirror) sas(keyA, keyB string, pa, pb *Peer, da, db packet.Direction) {
 		return // keys of different suites have nothing to be equal in
 	}
 	if !equalKeys(a.EncryptionKey, b.EncryptionKey) {
-		m.differ(keyA+".encryption_key", keyB+".encryption_key", "the encryption key of %s here is not that of %s at the other end", here, there)
+		m.differ(m.a.secretKey(keyA, "encryption_key"), m.b.secretKey(keyB, "encryption_key"), "the encryption key of %s here is not that of %s at the other end", here, there)
 	}
 	if !equalKeys(a.IntegrityKey, b.IntegrityKey) {
-		m.differ(keyA+".integrity_key", keyB+".integrity_key", "the integrity key of %s here is not that of %s at the other end", here, there)
+		m.differ(m.a.secretKey(keyA, "integrity_key"), m.b.secretKey(keyB, "integrity_key"), "the integrity key of %s here is not that of %s at the other end", here, there)
 	}
+}
+
+// secretKey is the key path under which the SA at sa names a key.
+func (c *Config) secretKey(sa, name string) string {
+	if _, file := c.positions[sa+"."+name+"_file"]; file {
+		return sa + "." + name + "_file"
+	}
+	return sa + "." + name
 }
 
 func equalKeys(a, b sad.Key) bool { return subtle.ConstantTimeCompare(a, b) == 1 }

@@ -42,6 +42,9 @@ func (d *decoder) peer(v value) (p Peer) {
 	if v, ok := o.need("name", "add `name: …`; policies refer to it"); ok {
 		p.Name, _ = d.mark(v).name()
 	}
+	if ike, ok := o.get("ike"); ok {
+		d.s.hide(ike.node)
+	}
 	manual := d.keying(o)
 	d.peerAddress(o, &p, manual)
 	if v, ok := d.get(o, "port"); ok {
@@ -63,7 +66,6 @@ func (d *decoder) peer(v value) (p Peer) {
 		return p
 	}
 	if v, ok := o.get("ike"); ok {
-		v.s.hide(v.node)
 		v.fail("an `ike` section together with `keying: manual`", "remove it: manual keys negotiate nothing")
 	}
 	if v, ok := o.need("sas", "add `sas:` with one SA for each direction"); ok {
@@ -82,9 +84,6 @@ func (d *decoder) keying(o *object) bool {
 	d.mark(v)
 	if v.isWord("ike") || v.isWord("server") {
 		v.notHere("`keying: "+v.node.GetToken().Value+"`", "write `keying: manual` and list the SAs under `sas`")
-		if ike, ok := o.get("ike"); ok {
-			d.s.hide(ike.node)
-		}
 		return false
 	}
 	word, _ := v.choice("manual")

@@ -39,7 +39,7 @@ func secretive(text string) bool {
 		}
 	}
 	for key := range secretKeys {
-		if strings.Contains(text, key) && !strings.Contains(text, key+"_file") {
+		if strings.Contains(strings.ReplaceAll(text, key+"_file", ""), key) {
 			return true
 		}
 	}

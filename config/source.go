@@ -134,11 +134,37 @@ func (s *source) tree(data []byte) ast.Node {
 	}
 	for _, doc := range file.Docs {
 		if doc.Body != nil {
-			return doc.Body
+			return s.whole(doc.Body, tokens)
 		}
 	}
 	s.fail(Position{s.file, 1, 1}, "", "the file is empty", "the smallest file says `version: 1`")
 	return nil
+}
+
+// whole is root, if every word of the text is in the tree below it: nothing of
+// a file may be dropped in silence, whatever the YAML parser forgives.
+func (s *source) whole(root ast.Node, tokens token.Tokens) ast.Node {
+	have := map[*token.Token]bool{}
+	ast.Walk(visitor(func(n ast.Node) { have[n.GetToken()] = true }), root)
+	for _, t := range tokens {
+		switch t.Type {
+		case token.StringType, token.SingleQuoteType, token.DoubleQuoteType, token.BoolType, token.NullType,
+			token.IntegerType, token.BinaryIntegerType, token.OctetIntegerType, token.HexIntegerType,
+			token.FloatType, token.InfinityType, token.NanType:
+			if !have[t] {
+				s.fail(s.at(t), "", "a word that belongs to nothing", "check indentation, commas and quotes around this place")
+				return nil
+			}
+		}
+	}
+	return root
+}
+
+type visitor func(ast.Node)
+
+func (v visitor) Visit(n ast.Node) ast.Visitor {
+	v(n)
+	return v
 }
 
 // parse guards against a panic of the YAML parser: a file from outside must
