@@ -189,25 +189,6 @@ func TestWriteLeavesNoRoomForMoreThanAnIPPacket(t *testing.T) {
 	}
 }
 
-// TestWriteLeavesNoRoomBeyondAnIPPacket: a device that coalesces as far as the
-// capacity goes must not make more than a length field can tell.
-func TestWriteLeavesNoRoomBeyondAnIPPacket(t *testing.T) {
-	for _, off := range []int{WriteHeadroom, packet.Headroom} {
-		b := buffer(1, 2, 3)
-		copy(b.Mem[off:], []byte{1, 2, 3})
-		b.Off = off
-		dev := &script{batch: 1, write: func(out [][]byte, offset int) (int, error) {
-			if room := cap(out[0]) - offset; room > packet.MaxLen {
-				t.Errorf("packet at %d: room for %d bytes, want at most %d", off, room, packet.MaxLen)
-			}
-			return 0, nil
-		}}
-		if n, err := Adapt(dev).WriteBatch([]*packet.Buffer{b}); n != 1 || err != nil {
-			t.Errorf("WriteBatch = %d, %v; want 1, nil", n, err)
-		}
-	}
-}
-
 func TestWriteKeepsBadBuffersFromTheDevice(t *testing.T) {
 	calls := 0
 	dev := &script{batch: 16, write: func(out [][]byte, offset int) (int, error) {
