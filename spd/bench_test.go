@@ -282,7 +282,7 @@ func (c *classifier) size() int {
 }
 
 func TestMemoryOfTenThousandPolicies(t *testing.T) {
-	const limit = 5 << 20
+	const limit = 1 << 20
 	if got := benchTable(t, 10000).classifier.size(); got > limit {
 		t.Errorf("the classifier of 10,000 disjoint policies takes %d bytes, want %d at the most", got, limit)
 	}

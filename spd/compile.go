@@ -89,29 +89,17 @@ func (b *compiler) axis(policies []Policy, intervals func(s *Selector, out []int
 	clear(b.current)
 	clear(b.summary)
 	var a axis128
-	a.push(key{}, b.intern())
-	for len(edges) > 0 && !b.full {
-		at := edges[0].at
+	for at := (key{}); !b.full; at = edges[0].at {
 		for len(edges) > 0 && edges[0].at == at {
 			b.toggle(edges[0].policy)
 			edges = edges[1:]
 		}
-		a.push(at, b.intern())
+		a.starts, a.sets = append(a.starts, at), append(a.sets, b.intern())
+		if len(edges) == 0 {
+			break
+		}
 	}
-	a.starts, a.sets = slices.Clone(a.starts), slices.Clone(a.sets)
-	return a
-}
-
-// push lets set hold from k upwards.
-func (a *axis128) push(k key, set uint32) {
-	last := len(a.sets) - 1
-	switch {
-	case last >= 0 && a.starts[last] == k:
-		a.sets[last] = set
-	case last >= 0 && a.sets[last] == set:
-	default:
-		a.starts, a.sets = append(a.starts, k), append(a.sets, set)
-	}
+	return axis128{slices.Clone(a.starts), slices.Clone(a.sets)}
 }
 
 // narrow is the axis for values of 32 bits. What starts beyond them (the edge

@@ -119,11 +119,9 @@ func (s *Selector) coversProtocol(x *Selector) bool {
 	case x.Protocol != ProtocolAny:
 		return s.coversPorts(x, x.Protocol)
 	}
-	// Both are ANY, and their ports are ANY or OPAQUE: one protocol of each
-	// kind speaks for all.
-	return s.coversPorts(x, packet.ProtoTCP) &&
-		s.coversPorts(x, packet.ProtoICMP) &&
-		s.coversPorts(x, packet.ProtoGRE)
+	// Both are ANY: only protocols that have ports can tell ports ANY from
+	// ports OPAQUE, and one of them speaks for all.
+	return s.coversPorts(x, packet.ProtoTCP)
 }
 
 // coversPorts compares ports, or ICMP types and codes, for flows of one

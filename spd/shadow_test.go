@@ -27,11 +27,12 @@ func TestShadowedNamesTheFirstPolicyThatCoversAll(t *testing.T) {
 		"joint bypass local=10.1.0.0/24,10.1.1.0/24 remote=10.2.0.0/24 protocol=tcp",   // under wider: its ranges touch
 		"again protect:b local=10.1.0.0/24 remote=10.2.0.0/24 protocol=any",            // the same as lan
 		"obscured bypass local=10.1.0.0/24 remote=10.2.0.0/24 protocol=opaque",         // under lan
+		"half bypass local=10.1.0.5,2001:db8::1 remote=10.2.0.0/24 protocol=udp",       // under lan: its IPv6 has no remote end
 		"other bypass local=10.7.0.0/24 remote=10.2.0.0/24 protocol=any",
 		"pair bypass local=10.8.1.0/24,10.8.0.0/24 remote=any protocol=any",
 		"whole bypass local=10.8.0.0/23 remote=any protocol=any", // under pair, whose ranges touch
 	)
-	want := map[string]string{"ssh": "lan", "web2": "web", "joint": "wider", "again": "lan", "obscured": "lan", "whole": "pair"}
+	want := map[string]string{"ssh": "lan", "web2": "web", "joint": "wider", "again": "lan", "obscured": "lan", "whole": "pair", "half": "lan"}
 	if got := shadows(table); !reflect.DeepEqual(got, want) {
 		t.Errorf("shadowed: %v, want %v", got, want)
 	}
@@ -52,8 +53,14 @@ func TestShadowedTellsOpaqueFromPorts(t *testing.T) {
 		"echo discard local=any remote=any protocol=icmp icmp=8/0", // under types
 		"icmp discard local=any remote=any protocol=icmp",          // not covered
 		"nine discard local=any remote=any protocol=icmp icmp=9",   // under icmp
+		"portless discard local=any remote=any protocol=any remote_ports=opaque",
+		"obscured discard local=any remote=any protocol=opaque", // under portless
+		"gre discard local=any remote=any protocol=gre",         // under portless
+		"udp discard local=any remote=any protocol=udp",         // not covered
+		"any discard local=any remote=any protocol=any",         // not covered
+		"portless2 discard local=any remote=any protocol=any local_ports=opaque",
 	)
-	want := map[string]string{"one": "ports", "local": "ports", "echo": "types", "nine": "icmp"}
+	want := map[string]string{"one": "ports", "local": "ports", "echo": "types", "nine": "icmp", "obscured": "portless", "gre": "portless", "portless2": "portless"}
 	if got := shadows(table); !reflect.DeepEqual(got, want) {
 		t.Errorf("shadowed: %v, want %v", got, want)
 	}
