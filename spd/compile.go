@@ -89,13 +89,13 @@ func (b *compiler) axis(policies []Policy, intervals func(s *Selector, out []int
 	clear(b.current)
 	clear(b.summary)
 	var a axis128
-	for at := (key{}); !b.full; at = edges[0].at {
+	for at := (key{}); ; at = edges[0].at {
 		for len(edges) > 0 && edges[0].at == at {
 			b.toggle(edges[0].policy)
 			edges = edges[1:]
 		}
 		a.starts, a.sets = append(a.starts, at), append(a.sets, b.intern())
-		if len(edges) == 0 {
+		if len(edges) == 0 || b.full {
 			break
 		}
 	}

@@ -166,7 +166,9 @@ func TestCompileRefusesWhatWouldNotFitInMemory(t *testing.T) {
 	if c, err := compile(policies, len(c.arena)); err != nil || c == nil {
 		t.Errorf("a table at its limit: %v", err)
 	}
-	if c, err := compile(policies, len(c.arena)-1); c != nil || err == nil || !strings.Contains(err.Error(), "merge policies or use fewer ranges") {
-		t.Errorf("a table beyond its limit: %v, want an error that says what to do", err)
+	for _, limit := range []int{0, 1, len(c.arena) / 2, len(c.arena) - 1} {
+		if c, err := compile(policies, limit); c != nil || err == nil || !strings.Contains(err.Error(), "merge policies or use fewer ranges") {
+			t.Errorf("limit of %d words: %v, want an error that says what to do", limit, err)
+		}
 	}
 }
