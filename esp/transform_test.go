@@ -236,7 +236,7 @@ func TestOpenSkipsPacketsWithAnError(t *testing.T) {
 		kept := []byte("kept")
 		batch := []Packet{{Seq: 1, Wire: wire, Err: own, Payload: kept, NextHeader: 9}, {Err: own}}
 		tr.Open(NewScratch(), batch)
-		if p := batch[0]; p.Err != own || !bytes.Equal(p.Payload, kept) || p.NextHeader != 9 || !bytes.Equal(wire, before) {
+		if p := batch[0]; !errors.Is(p.Err, own) || !bytes.Equal(p.Payload, kept) || p.NextHeader != 9 || !bytes.Equal(wire, before) {
 			t.Errorf("expected the packet untouched, saw %+v", p)
 		}
 	})

@@ -3,6 +3,7 @@ package fuzz
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"testing"
 
 	"github.com/adit-ipsec/adit/esp"
@@ -108,7 +109,7 @@ func espMustRefuse(t *testing.T, tr *esp.Transform, sc *esp.Scratch, seq uint64,
 	middle, intact := espGuarded(wire)
 	batch := []esp.Packet{{Seq: seq, Wire: middle}}
 	tr.Open(sc, batch)
-	if p := batch[0]; p.Err != esp.ErrAuth && p.Err != esp.ErrMalformed || p.Payload != nil || p.NextHeader != 0 {
+	if p := batch[0]; !errors.Is(p.Err, esp.ErrAuth) && !errors.Is(p.Err, esp.ErrMalformed) || p.Payload != nil || p.NextHeader != 0 {
 		t.Fatalf("%s, number %#x, packet %x: expected it refused, saw payload %x, next header %d, %v", tr.Suite(), seq, wire, p.Payload, p.NextHeader, p.Err)
 	}
 	if !intact() {
