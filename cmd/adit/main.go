@@ -17,6 +17,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/adit-ipsec/adit/config"
 )
 
 // The exit codes; interface.md promises them.
@@ -44,7 +46,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		// What cobra itself refuses: unknown commands, flags, arguments.
 		f = &failure{exitUsage, fmt.Errorf("%w\nsee `%s --help`", err, command.CommandPath())}
 	}
-	if f.err != nil {
+	var mistakes *config.Errors
+	switch {
+	case errors.As(f.err, &mistakes):
+		// Each line starts with file:line:column, for editors to jump to.
+		fmt.Fprintln(stderr, f.err.Error())
+	case f.err != nil:
 		fmt.Fprintln(stderr, "adit: "+f.err.Error())
 	}
 	return f.code
