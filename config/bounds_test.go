@@ -5,6 +5,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/goccy/go-yaml/lexer"
 	"pgregory.net/rapid"
 )
 
@@ -87,5 +88,31 @@ func TestCommentWithAKeyIsNoExcerpt(t *testing.T) {
 	_, err := Parse("x", []byte("version: 1\nlisten: {natt_port: 0} # old key 00112233445566778899aabbccddeeff\n"))
 	if err == nil || strings.Contains(err.Error(), "\n") || strings.Contains(err.Error(), "0011") {
 		t.Errorf("expected no excerpt of a line that may hold a key, seen\n%v", err)
+	}
+}
+
+// TestAWordOutsideTheTreeIsRefused feeds the check that stands behind the YAML
+// parser a tree that lacks a word of the text. No text is known that makes the
+// parser do so.
+func TestAWordOutsideTheTreeIsRefused(t *testing.T) {
+	const text = "version: 1\nguard: required\n"
+	s := newSource("x", []byte(text))
+	tokens := lexer.Tokenize(text)
+	file, err := parse(lexer.Tokenize(text))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if root := s.whole(file.Docs[0].Body, tokens); root != nil {
+		t.Error("a tree of other tokens was taken for the whole text")
+	}
+	if err := s.result(false); err == nil || !strings.HasPrefix(err.Error(), "x:1:1: a word that belongs to nothing") {
+		t.Errorf("expected the word's place, seen %v", err)
+	}
+	s = newSource("x", []byte(text))
+	if file, err = parse(tokens); err != nil {
+		t.Fatal(err)
+	}
+	if s.whole(file.Docs[0].Body, tokens) == nil {
+		t.Errorf("the whole tree was refused: %v", s.result(false))
 	}
 }

@@ -214,7 +214,7 @@ func (v value) found() string {
 		}
 		return "a section"
 	case v.secret() || !showable(s):
-		return fmt.Sprintf("text of %d characters", utf8.RuneCountInString(s))
+		return "text of " + plural(utf8.RuneCountInString(s), "character")
 	case kind == number || kind == almostNumber:
 		return "the number " + s
 	case kind == truth:
