@@ -60,6 +60,7 @@ only tests, test/*, fuzz, bench, cmd/adit, cmd/adit-bench import internal/netlab
 only tests, test/*, internal/pcap import github.com/google/gopacket;
 only tests, test/*, fuzz import pgregory.net/rapid, github.com/google/go-cmp, go.uber.org/goleak, github.com/c2sp/wycheproof;
 only tests, internal/mmsg, internal/rawip, internal/tun, internal/hostnet, internal/netlab, test/*, bench, cmd/* import golang.org/x/sys;
+only tests, fuzz import golang.org/x/net;
 only tests, internal/tun, internal/netsim, dataplane, test/*, bench, cmd/* import golang.zx2c4.com/wireguard;
 only tests, esp, fuzz, test/* import golang.org/x/crypto;
 only spd, internal/hostnet import go4.org/netipx;
