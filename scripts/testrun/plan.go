@@ -36,7 +36,7 @@ type plan struct {
 
 // How a test's name says where it runs. CONTRIBUTING.md tells developers.
 func needsRoot(t testFunc) bool {
-	return strings.Contains(t.name, "Root") || t.dir == "test" || strings.HasPrefix(t.dir, "test/")
+	return strings.Contains(t.name, "Root") || inTestDir(t)
 }
 func measures(t testFunc) bool  { return !needsRoot(t) && strings.Contains(t.name, "Measure") }
 func plainTest(t testFunc) bool { return !needsRoot(t) && !measures(t) }
@@ -55,7 +55,7 @@ func makePlan(root string, opt *options) (*plan, error) {
 		goTestTier(opt, "unit", "all packages, without root", tests, plainTest),
 		{name: "lint", about: "gofmt, golangci-lint", lanes: 1, run: opt.lint},
 		rootTier(opt, tests),
-		goTestTier(opt, "race", "the unit tests under the race detector", tests, plainTest, "-race"),
+		raceTier(opt, tests),
 		{name: "fuzz-short", about: opt.fuzzTime.String() + " for each target", lanes: lanes, tests: names(tests, fuzzes), run: opt.fuzz(tests)},
 	}
 	if alone := names(tests, measures); len(alone) > 0 {
@@ -88,12 +88,36 @@ func goTestTier(opt *options, name, about string, tests []testFunc, keep func(te
 		run: opt.goTest(args...).in(dirs(tests, keep))}
 }
 
+// raceTier runs the unit tests under the race detector, and with root the
+// packages' own root tests too. What is in test/ starts programs: there the
+// detector would only watch the tests.
+func raceTier(opt *options, tests []testFunc) tier {
+	t := goTestTier(opt, "race", "the same under the race detector", tests, plainTest, "-race")
+	if opt.unprivileged != "" {
+		return t
+	}
+	rooted := func(t testFunc) bool { return needsRoot(t) && !inTestDir(t) }
+	named := names(tests, rooted)
+	if len(named) == 0 {
+		return t
+	}
+	plain := t.run
+	t.tests = append(t.tests, named...)
+	t.run = func(ctx context.Context, j *job) result {
+		r := plain(ctx, j)
+		r.add(opt.goTest("-race", "-run", exactly(named), "-p", "1").in(dirs(tests, rooted))(ctx, j))
+		return r
+	}
+	return t
+}
+
 func inTestDir(t testFunc) bool { return t.dir == "test" || strings.HasPrefix(t.dir, "test/") }
 
 // rootTier runs what needs namespaces: one package at a time, since each of
 // them moves real packets on these cores.
 func rootTier(opt *options, tests []testFunc) tier {
-	named := names(tests, func(t testFunc) bool { return needsRoot(t) && !inTestDir(t) })
+	rooted := func(t testFunc) bool { return needsRoot(t) && !inTestDir(t) }
+	named := names(tests, rooted)
 	return tier{name: "root", about: "namespaces, TUN, interoperation", lanes: 1, tests: names(tests, needsRoot),
 		run: func(ctx context.Context, j *job) result {
 			if err := canMakeNamespaces(ctx); err != nil {
@@ -101,7 +125,7 @@ func rootTier(opt *options, tests []testFunc) tier {
 			}
 			var r result
 			if len(named) > 0 {
-				r = opt.goTest("-run", exactly(named), "-p", "1").in(dirs(tests, func(t testFunc) bool { return needsRoot(t) && !inTestDir(t) }))(ctx, j)
+				r = opt.goTest("-run", exactly(named), "-p", "1").in(dirs(tests, rooted))(ctx, j)
 			}
 			if in := dirs(tests, inTestDir); len(in) > 0 {
 				r.add(opt.goTest("-p", "1").in(in)(ctx, j))
