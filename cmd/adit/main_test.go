@@ -6,8 +6,10 @@ import (
 	"errors"
 	"flag"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
+	"strings"
 	"testing"
 
 	"github.com/adit-ipsec/adit/internal/packet"
@@ -73,4 +75,27 @@ func (w silentWire) WriteBatch(m []packet.Datagram) (int, error) { return len(m)
 func (w silentWire) Close() error {
 	close(w.closed)
 	return nil
+}
+
+// rewrite replaces text in a file; each text must be there.
+func rewrite(t *testing.T, file string, oldnew ...string) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := string(b)
+	for i := 0; i < len(oldnew); i += 2 {
+		if !strings.Contains(text, oldnew[i]) {
+			t.Fatalf("%s does not hold %q", file, oldnew[i])
+		}
+		text = strings.ReplaceAll(text, oldnew[i], oldnew[i+1])
+	}
+	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func addrPort(address string) netip.AddrPort {
+	return netip.AddrPortFrom(netip.MustParseAddr(address), 4500)
 }
