@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"runtime"
+	"slices"
 	"unsafe"
 
 	"github.com/vishvananda/netlink"
@@ -28,7 +29,24 @@ var offloads = []string{
 // by the other end, so captures need it at both.
 func (n *Node) OffloadsOff(iface string) error {
 	return n.withLink(iface, "turn offloads off", func(netlink.Link) error {
-		return n.Do(func() error { return setFeatures(iface, offloads, false) })
+		return n.Do(func() error {
+			_, err := setFeatures(iface, offloads, false)
+			return err
+		})
+	})
+}
+
+// SetOffload turns features on or off at an interface, by the kernel's names. A
+// name that the interface does not have is an error.
+func (n *Node) SetOffload(iface string, on bool, names ...string) error {
+	return n.withLink(iface, "set offloads", func(netlink.Link) error {
+		return n.Do(func() error {
+			known, err := setFeatures(iface, names, on)
+			if err == nil && known < len(names) {
+				err = fmt.Errorf("it has %d of %v", known, names)
+			}
+			return err
+		})
 	})
 }
 
@@ -40,16 +58,16 @@ const (
 )
 
 // setFeatures sets each named feature that the interface has, in the thread's
-// namespace.
-func setFeatures(iface string, names []string, on bool) error {
+// namespace, and returns how many that were.
+func setFeatures(iface string, names []string, on bool) (known int, err error) {
 	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer unix.Close(fd)
 	all, err := featureNames(fd, iface)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	blocks := (len(all) + ethFeatureBits - 1) / ethFeatureBits
 	// struct ethtool_sfeatures: cmd, size, then {valid, requested} per block.
@@ -57,19 +75,18 @@ func setFeatures(iface string, names []string, on bool) error {
 	binary.NativeEndian.PutUint32(cmd, unix.ETHTOOL_SFEATURES)
 	binary.NativeEndian.PutUint32(cmd[4:], uint32(blocks))
 	for bit, name := range all {
-		for _, want := range names {
-			if name != want {
-				continue
-			}
-			at := 8 + 8*(bit/ethFeatureBits)
-			mask := uint32(1) << (bit % ethFeatureBits)
-			binary.NativeEndian.PutUint32(cmd[at:], binary.NativeEndian.Uint32(cmd[at:])|mask)
-			if on {
-				binary.NativeEndian.PutUint32(cmd[at+4:], binary.NativeEndian.Uint32(cmd[at+4:])|mask)
-			}
+		if !slices.Contains(names, name) {
+			continue
+		}
+		known++
+		at := 8 + 8*(bit/ethFeatureBits)
+		mask := uint32(1) << (bit % ethFeatureBits)
+		binary.NativeEndian.PutUint32(cmd[at:], binary.NativeEndian.Uint32(cmd[at:])|mask)
+		if on {
+			binary.NativeEndian.PutUint32(cmd[at+4:], binary.NativeEndian.Uint32(cmd[at+4:])|mask)
 		}
 	}
-	return ethtool(fd, iface, cmd)
+	return known, ethtool(fd, iface, cmd)
 }
 
 // featureNames returns the kernel's feature strings; the index is the bit.

@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -30,6 +31,7 @@ type PingStats struct {
 	Sent, Received, Duplicated int
 	Mismatched                 int // answers whose payload was not the request's
 	Min, Mean, Max             time.Duration
+	Median, P99                time.Duration // the 50th and 99th percentile, by nearest rank
 	// LastError is the last error the network or the kernel gave for a
 	// request: EMSGSIZE for a path MTU, EHOSTUNREACH, ECONNREFUSED.
 	LastError error
@@ -77,9 +79,7 @@ func Ping(ctx context.Context, from *Node, o PingOptions) (PingStats, error) {
 			p.collect(time.Now().Add(o.Interval), -1)
 		}
 	}
-	if p.stats.Received > 0 {
-		p.stats.Mean = p.total / time.Duration(p.stats.Received)
-	}
+	p.finish()
 	return p.stats, context.Cause(ctx)
 }
 
@@ -147,7 +147,7 @@ type pinger struct {
 	conn     *net.UDPConn
 	o        PingOptions
 	stats    PingStats
-	total    time.Duration
+	rtts     []time.Duration
 	answered map[uint16]bool
 }
 
@@ -253,9 +253,23 @@ func (p *pinger) answer(b []byte) (seq uint16, ok bool) {
 }
 
 func (p *pinger) time(rtt time.Duration) {
-	p.total += rtt
+	p.rtts = append(p.rtts, rtt)
 	p.stats.Max = max(p.stats.Max, rtt)
 	if p.stats.Min == 0 || rtt < p.stats.Min {
 		p.stats.Min = rtt
 	}
+}
+
+func (p *pinger) finish() {
+	n := len(p.rtts)
+	if n == 0 {
+		return
+	}
+	var total time.Duration
+	for _, rtt := range p.rtts {
+		total += rtt
+	}
+	slices.Sort(p.rtts)
+	p.stats.Mean = total / time.Duration(n)
+	p.stats.Median, p.stats.P99 = p.rtts[(n-1)/2], p.rtts[(n*99+99)/100-1]
 }

@@ -61,8 +61,38 @@ func TestRootUDPBurstAccountsForEveryDatagram(t *testing.T) {
 	}
 }
 
+func TestRootTCPTransferWithoutHashCountsBytes(t *testing.T) {
+	ctx := root(t)
+	a, b := pair(t)
+	r := must(TCPTransfer(ctx, a, b, TransferOptions{To: to(b4), Bytes: 3<<20 + 7, NoHash: true}))(t)
+	if r.Bytes != 3<<20+7 || r.Intact() {
+		t.Errorf("%+v, expected %d bytes of which nobody knows whether they are intact", r, 3<<20+7)
+	}
+}
+
+func TestPingPercentilesAreByNearestRank(t *testing.T) {
+	p := pinger{}
+	for i := 200; i > 0; i-- {
+		p.time(time.Duration(i))
+	}
+	p.finish()
+	if s := p.stats; s.Min != 1 || s.Mean != 100 || s.Median != 100 || s.P99 != 198 || s.Max != 200 {
+		t.Errorf("1 to 200 ns: %+v, median %v, 99th %v", s, s.Median, s.P99)
+	}
+}
+
+func TestRootSetOffloadKnowsItsNames(t *testing.T) {
+	root(t)
+	a, _ := pair(t)
+	check(t, a.SetOffload("eth0", false, "tx-udp-segmentation"))
+	check(t, a.SetOffload("eth0", true, "tx-udp-segmentation"))
+	if err := a.SetOffload("eth0", false, "tx-udp-segmentation", "tx-nonsense"); err == nil {
+		t.Error("an offload that no interface has was turned off")
+	}
+}
+
 func TestBurstSortsArrivals(t *testing.T) {
-	b := &burst{o: BurstOptions{Count: 8, Size: 32}, run: 7, seen: make([]uint64, 1), highest: -1}
+	b := newBurst(BurstOptions{Count: 8, Size: 32}, 7)
 	datagram := func(number, run uint64) []byte {
 		p := make([]byte, 32)
 		fillMarked(p[burstHeaderLen-8:], nil, 0)
@@ -73,12 +103,13 @@ func TestBurstSortsArrivals(t *testing.T) {
 	broken := datagram(6, 7)
 	broken[31]++
 	now := time.Now()
+	b.first = now.Add(-time.Second)
 	for _, p := range [][]byte{datagram(0, 7), datagram(3, 7), datagram(1, 7), datagram(3, 7),
 		datagram(4, 9), broken, datagram(8, 7), {1, 2}, datagram(5, 7)} {
 		b.arrived(p, now)
 	}
 	b.finish()
-	want := BurstResult{Received: 4, Duplicated: 1, Reordered: 1, Mismatched: 4, MaxGap: 2}
+	want := BurstResult{Received: 4, Duplicated: 1, Reordered: 1, Mismatched: 4, MaxGap: 2, Span: time.Second}
 	got := b.r
 	got.MinDelay, got.MeanDelay, got.MaxDelay = 0, 0, 0
 	if got != want {

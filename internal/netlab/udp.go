@@ -1,6 +1,7 @@
 package netlab
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -35,6 +36,8 @@ type BurstResult struct {
 	Mismatched int   // arrivals that are not what was sent
 	MaxGap     int   // longest run of consecutive numbers that never came
 	Duration   time.Duration
+	Sending    time.Duration // from the first datagram to the sender's end
+	Span       time.Duration // from the first datagram to the last arrival
 	// One-way delay, on the one clock that sender and receiver share.
 	MinDelay, MeanDelay, MaxDelay time.Duration
 }
@@ -81,7 +84,7 @@ func UDPBurst(ctx context.Context, from, to *Node, o BurstOptions) (BurstResult,
 	o.To = netip.AddrPortFrom(o.To.Addr(), uint16(rx.LocalAddr().(*net.UDPAddr).Port))
 	defer context.AfterFunc(ctx, func() { tx.Close(); rx.Close() })()
 
-	b := &burst{o: o, run: uint64(time.Now().UnixNano()), seen: make([]uint64, (o.Count+63)/64), sent: make(chan int, 1)}
+	b := newBurst(o, uint64(time.Now().UnixNano()))
 	done := make(chan error, 1)
 	start := time.Now()
 	go func() { done <- b.receive(rx) }()
@@ -144,11 +147,21 @@ type burst struct {
 
 	errors  int // send's
 	lastErr error
+	first   time.Time
+	took    time.Duration
 
 	r        BurstResult // receive's
+	want     []byte      // what follows the header
+	last     time.Time   // the last arrival
 	seen     []uint64    // one bit per number
 	highest  int64
 	delaySum time.Duration
+}
+
+func newBurst(o BurstOptions, run uint64) *burst {
+	want := make([]byte, o.Size-burstHeaderLen+8)
+	fillMarked(want, o.Marker, 0)
+	return &burst{o: o, run: run, want: want[8:], seen: make([]uint64, (o.Count+63)/64), sent: make(chan int, 1), highest: -1}
 }
 
 func (b *burst) send(c *net.UDPConn) {
@@ -156,6 +169,7 @@ func (b *burst) send(c *net.UDPConn) {
 	fillMarked(msg[burstHeaderLen-8:], b.o.Marker, 0)
 	binary.BigEndian.PutUint64(msg[16:], b.run)
 	ok, next := 0, time.Now()
+	b.first = next
 	for i := range b.o.Count {
 		if b.o.Interval > 0 {
 			if wait := time.Until(next); wait > 0 {
@@ -174,6 +188,7 @@ func (b *burst) send(c *net.UDPConn) {
 		}
 		ok++
 	}
+	b.took = time.Since(b.first)
 	b.sent <- ok
 }
 
@@ -182,7 +197,6 @@ func (b *burst) send(c *net.UDPConn) {
 func (b *burst) receive(c *net.UDPConn) error {
 	buf := make([]byte, b.o.Size+1)
 	sent, idle := -1, time.Now()
-	b.highest = -1
 	for sent < 0 || b.r.Received < sent {
 		// The deadline is short while the sender runs, to hear that it ended.
 		if err := c.SetReadDeadline(time.Now().Add(min(b.o.Quiet, 20*time.Millisecond))); err != nil {
@@ -226,7 +240,7 @@ func (b *burst) late(c *net.UDPConn, buf []byte) error {
 }
 
 func (b *burst) arrived(p []byte, now time.Time) {
-	if len(p) != b.o.Size || binary.BigEndian.Uint64(p[16:]) != b.run || !b.intact(p) {
+	if len(p) != b.o.Size || binary.BigEndian.Uint64(p[16:]) != b.run || !bytes.Equal(p[burstHeaderLen:], b.want) {
 		b.r.Mismatched++
 		return
 	}
@@ -241,6 +255,7 @@ func (b *burst) arrived(p []byte, now time.Time) {
 		return
 	}
 	*word |= bit
+	b.last = now
 	b.r.Received++
 	if int64(number) < b.highest {
 		b.r.Reordered++
@@ -254,24 +269,10 @@ func (b *burst) arrived(p []byte, now time.Time) {
 	}
 }
 
-// intact compares what follows the header with what send wrote.
-func (b *burst) intact(p []byte) bool {
-	m := b.o.Marker
-	for i, v := range p[burstHeaderLen:] {
-		want := byte(i + 8)
-		if len(m) > 0 {
-			want = m[i%len(m)]
-		}
-		if v != want {
-			return false
-		}
-	}
-	return true
-}
-
 func (b *burst) finish() {
-	b.r.SendErrors, b.r.LastError = b.errors, b.lastErr
+	b.r.SendErrors, b.r.LastError, b.r.Sending = b.errors, b.lastErr, b.took
 	if b.r.Received > 0 {
+		b.r.Span = b.last.Sub(b.first)
 		b.r.MeanDelay = b.delaySum / time.Duration(b.r.Received)
 	}
 	gap := 0
