@@ -123,14 +123,14 @@ func (c *Config) saParams(peer *Peer, sa *SA) sad.Params {
 	if c.Listen.Address.IsValid() {
 		p.Local = netip.AddrPortFrom(c.Listen.Address, c.localPort(profile))
 	}
+	// Inbound the SPI alone selects a unicast SA (RFC 4301 section 4.1), and the
+	// peer's endpoint is what the dataplane holds an arrival against: another
+	// source is refused on raw IP and reported behind UDP.
+	p.Remote = netip.AddrPortFrom(peer.Address, c.remotePort(peer, profile))
 	if sa.Direction == packet.Inbound {
-		// The outer source is not authenticated and may change on the way
-		// (RFC 3948 section 3.1.2 speaks of a NAT that remaps): the SPI
-		// alone selects a unicast SA, RFC 4301 section 4.1.
 		p.ReplayWindow = profile.ReplayWindow
 		return p
 	}
-	p.Remote = netip.AddrPortFrom(peer.Address, c.remotePort(peer, profile))
 	if profile.Encap == sad.EncapUDP {
 		p.Keepalive = peer.NATKeepalive
 	}

@@ -18,6 +18,7 @@ const (
 	OutTooBig         // longer than one outer datagram can be
 	OutSeqExhausted   // the SA's sequence numbers are used up (RFC 4303 3.3.3)
 	OutSeqReservation // waiting for the next durable block of sequence numbers
+	OutSeal           // esp refused to seal: a bug here, never clear text on the wire
 	OutNoWire         // no socket for the SA's encapsulation and address family
 	OutSendError      // the kernel refused the outer packet
 
@@ -47,6 +48,7 @@ var reasonNames = [reasons]string{
 	OutTooBig:         "OutTooBig",
 	OutSeqExhausted:   "OutSeqExhausted",
 	OutSeqReservation: "OutSeqReservation",
+	OutSeal:           "OutSeal",
 	OutNoWire:         "OutNoWire",
 	OutSendError:      "OutSendError",
 	InMalformed:       "InMalformed",

@@ -52,7 +52,7 @@ type inboundWorker struct {
 	rx  []*packet.Buffer // committed to the TUN
 	out []packet.Buffer  // what rx points to
 
-	badSPI, moved limiter
+	badSPI, movedPeer limiter
 }
 
 // inboundRun is a run of consecutive packets of one SA.
@@ -216,7 +216,7 @@ func (w *inboundWorker) deliver(sa *sad.SA, job *esp.Packet, d *packet.Datagram)
 	if job.Err != nil {
 		return refused(job.Err)
 	}
-	if sa.Remote.Addr().IsValid() && d.Addr != sa.Remote && w.udp {
+	if w.udp && moved(sa, d.Addr) {
 		w.peerMoved(sa, d.Addr)
 	}
 	p, reason := w.decapsulate(sa, job, d)
@@ -244,10 +244,19 @@ func refused(err error) DropReason {
 	return InMalformed
 }
 
+// moved tells whether UDP from there is not from where the SA says its peer is.
+// The port counts only where the SA's own packets are in UDP.
+func moved(sa *sad.SA, from netip.AddrPort) bool {
+	if !sa.Remote.Addr().IsValid() {
+		return false
+	}
+	return from.Addr() != sa.Remote.Addr() || sa.Encap == sad.EncapUDP && from.Port() != sa.Remote.Port()
+}
+
 // peerMoved reports an authenticated packet from an address or port that is not
 // the SA's. The address is not followed in this version.
 func (w *inboundWorker) peerMoved(sa *sad.SA, from netip.AddrPort) {
-	if w.moved.allow(w.now, 1) {
+	if w.movedPeer.allow(w.now, 1) {
 		w.emit(Event{Kind: PeerMoved, Peer: sa.Peer, SPI: sa.SPI, From: from})
 	}
 }

@@ -24,7 +24,7 @@ import (
 //	 5 sa.Reserve(n)       one atomic step for the whole run; refused at the end of the space
 //	                       drop OutSeqExhausted, OutSeqReservation        RFC 4303 3.3.3
 //	 6 encapsulate         outer addresses, DSCP, ECN, DF                 RFC 4301 5.1.2, 6040, 3948
-//	 7 transform.Seal      trailer, in place, the whole run in one call   RFC 4303 3.3.2
+//	 7 transform.Seal      trailer, in place, the whole run in one call   drop OutSeal   RFC 4303 3.3.2
 //	 8 tx.commit           into the wire's send batch; flush = one WriteBatch
 //
 // A packet's bytes stay in the buffer that the TUN read filled: headers and
@@ -206,18 +206,23 @@ func (w *outboundWorker) sealRun() {
 	if refused := len(r.bufs) - granted; refused > 0 {
 		w.drop(w.refusal(r.sa), refused)
 	}
-	bytes := 0
 	r.jobs = r.jobs[:granted]
 	for i, p := range r.bufs[:granted] {
-		bytes += p.Len
 		r.jobs[i] = job(p, r.sa, first+uint64(i))
 	}
 	r.sa.Transform.Seal(w.scratch, r.sa.SPI, r.jobs)
 	tx := &w.wires[r.wire]
+	packets, bytes := 0, 0
 	for i, p := range r.bufs[:granted] {
+		if r.jobs[i].Err != nil {
+			w.drop(OutSeal, 1)
+			continue
+		}
 		tx.commit(encapsulate(p, r.sa, r.jobs[i].Wire), p.Len)
+		packets++
+		bytes += p.Len
 	}
-	r.sa.Touch(int64(w.now), granted, bytes)
+	r.sa.Touch(int64(w.now), packets, bytes)
 	r.bufs, r.sa = r.bufs[:0], nil
 }
 

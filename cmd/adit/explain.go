@@ -32,6 +32,7 @@ var dropCounters = []explanation{
 	{"OutTooBig", "longer than one outer packet can be", "lower `tun.mtu`, or leave it at auto"},
 	{"OutSeqExhausted", "the SA's sequence numbers are used up, it never sends again (RFC 4303 3.3.3, audit)", "change the keys at both ends and reload; use `esn: true`"},
 	{"OutSeqReservation", "the next block of sequence numbers could not be made durable", "disk full, read-only or failing? see `state_dir`"},
+	{"OutSeal", "the packet could not be sealed; it did not leave in clear", "a bug of adit: report it with `adit sa list`"},
 	{"OutNoWire", "no socket for the SA's encapsulation and address family", "`listen.raw`, `listen.address`; raw sockets need `CAP_NET_RAW`"},
 	{"OutSendError", "the kernel refused the outer packet: firewall, no route, no buffer, or longer than the path takes", "`ip route get PEER`; output rules of the firewall; if only long packets fail, lower `tun.mtu`"},
 	{"InMalformed", "too short, or no ESP", "noise; much of it: somebody scans"},

@@ -36,7 +36,7 @@ func TestReloadTouchesOnlySAsThatChanged(t *testing.T) {
 		{"one integrity key", []string{"0006", "0016"}, "in 0x1002 phones", "in 0x1002 phones"},
 		{"an SPI", []string{"0x2002", "0x2003"}, "out 0x2002 phones", "out 0x2003 phones"},
 		{"a suite", []string{"spi: 0x1002, suite: null-sha256", "spi: 0x1002, suite: null-sha512", "0006", strings.Repeat("0", 64) + "0006"}, "in 0x1002 phones", "in 0x1002 phones"},
-		{"a peer's address", []string{"203.0.113.9", "203.0.113.10"}, "out 0x2002 phones", "out 0x2002 phones"},
+		{"a peer's address", []string{"203.0.113.9", "203.0.113.10"}, "out 0x2002 phones, in 0x1002 phones", "out 0x2002 phones, in 0x1002 phones"},
 		{"a profile", []string{"replay_window: 1024", "replay_window: 2048"}, "in 0x1002 phones", "in 0x1002 phones"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
