@@ -133,7 +133,8 @@ func checkNextLayer(t *testing.T, b []byte, h *packet.Header, flow *packet.Flow)
 	if next == nil || h.Fragment {
 		return
 	}
-	protocol, sport, dport := -1, uint16(0), uint16(0)
+	var protocol int
+	var sport, dport uint16
 	switch l := next.(type) {
 	case *layers.TCP:
 		protocol, sport, dport = packet.ProtoTCP, uint16(l.SrcPort), uint16(l.DstPort)

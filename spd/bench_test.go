@@ -239,16 +239,16 @@ func BenchmarkNewTable(b *testing.B) {
 		{"overlap=10000", overlapPolicies(10000)},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			var table *Table
 			for b.Loop() {
-				var err error
-				if table, err = NewTable(c.policies); err != nil {
+				if _, err := NewTable(c.policies); err != nil {
 					b.Fatal(err)
 				}
 			}
-			table = nil
 			before := heap()
-			table, _ = NewTable(c.policies)
+			table, err := NewTable(c.policies)
+			if err != nil {
+				b.Fatal(err)
+			}
 			b.ReportMetric(float64(heap()-before), "table-bytes")
 			b.ReportMetric(float64(table.classifier.size()), "classifier-bytes")
 		})

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log"
+	"log" //nolint:depguard // http.Server.ErrorLog takes no other; what it says is discarded
 	"net"
 	"net/http"
 	"os"

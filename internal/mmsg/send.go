@@ -229,7 +229,7 @@ func (s *Socket) switchDF(fd int) syscall.Errno {
 }
 
 func errnoOf(err error) syscall.Errno {
-	if errno, ok := err.(syscall.Errno); ok {
+	if errno, ok := err.(syscall.Errno); ok { //nolint:errorlint // x/sys hands it over bare
 		return errno
 	}
 	return unix.EINVAL

@@ -135,7 +135,7 @@ func sendTCP(ctx context.Context, from *Node, o TransferOptions) (sum [32]byte, 
 		return sum, 0, err
 	}
 	if _, err := conn.Read(buf[:1]); !errors.Is(err, io.EOF) {
-		return sum, 0, fmt.Errorf("end of the connection: %v, expected EOF", err)
+		return sum, 0, fmt.Errorf("end of the connection: %v, expected EOF", err) //nolint:errorlint // nil when bytes came instead of an end
 	}
 	if !o.NoHash {
 		sum = [32]byte(h.Sum(nil))
@@ -168,7 +168,7 @@ const markerSpacing = 512 // bytes
 func newNoise(marker []byte) *noise {
 	block, err := aes.NewCipher(make([]byte, 16))
 	if err != nil {
-		panic(err) // 16 is a key length
+		panic(err) //nolint:forbidigo // cannot be: 16 is a key length
 	}
 	return &noise{cipher.NewCTR(block, make([]byte, 16)), marker}
 }

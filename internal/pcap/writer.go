@@ -179,7 +179,7 @@ func (w *Writer) write(b []byte) {
 		return
 	}
 	if _, err := w.out.Write(b); err != nil {
-		w.fail(err)
+		_ = w.fail(err) // kept: every later call returns it
 	}
 }
 

@@ -188,7 +188,7 @@ func (a *Adapter) WriteBatch(bufs []*packet.Buffer) (written int, err error) {
 			written += k
 			continue
 		}
-		if a.closedError(err) == os.ErrClosed {
+		if errors.Is(a.closedError(err), os.ErrClosed) {
 			return written, os.ErrClosed
 		}
 		errs = errors.Join(errs, fmt.Errorf("write to the TUN device: %w", err))
