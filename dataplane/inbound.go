@@ -233,7 +233,8 @@ func (w *inboundWorker) deliver(sa *sad.SA, job *esp.Packet, d *packet.Datagram)
 
 // refused maps the errors of steps 3 to 5 to their counters.
 func refused(err error) DropReason {
-	switch err { //nolint:errorlint // sentinels handed over bare, on the packet path
+	//nolint:errorlint // sentinels handed over bare, on the packet path
+	switch err {
 	case sad.ErrReplay:
 		return InReplay
 	case esp.ErrAuth:

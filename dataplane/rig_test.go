@@ -58,7 +58,6 @@ const (
 )
 
 var (
-	gwA4  = netip.MustParseAddrPort("192.0.2.1:4500")
 	gwB4  = netip.MustParseAddrPort("198.51.100.2:4500")
 	gwB6  = netip.MustParseAddrPort("[2001:db8:2::2]:4500")
 	lanA  = mustRanges("10.1.0.0/24", "2001:db8:a::/64")
