@@ -64,7 +64,7 @@ func TestCountersPageSaysWhatTheCommandSays(t *testing.T) {
 		t.Fatal(err)
 	}
 	if string(got) != want {
-		t.Errorf("docs/counters.md is not what the explanations say: run go test ./cmd/adit -run CountersPage -update\n%s", firstDifference(string(got), want))
+		t.Errorf("docs/counters.md and cmd/adit/explain.go differ: write it in explain.go, then go test ./cmd/adit -run CountersPage -update\n%s", firstDifference(string(got), want))
 	}
 }
 

@@ -41,6 +41,10 @@ type gateway struct {
 	log     *slog.Logger
 	started time.Time
 	undo    []func() error // what start has done, for stop; last first
+	// keepRoutes: stop leaves routes and rules in place. Their unicast routes
+	// go with the TUN, and the unreachable ones behind them refuse what was
+	// protected until the next start takes them over.
+	keepRoutes bool
 
 	store   *seqstore.Store // nil: it could not be opened, and no SA needs it
 	clear   *rawip.Clear    // nil: no socket to bypass with
@@ -296,7 +300,12 @@ func (g *gateway) openHost() error {
 	if g.host, err = hostnet.Apply(plan); err != nil {
 		return err
 	}
-	g.defers(g.host.Remove)
+	g.defers(func() error {
+		if g.keepRoutes {
+			return nil
+		}
+		return g.host.Remove()
+	})
 	for _, note := range g.host.Notes() {
 		g.log.Warn(note)
 	}

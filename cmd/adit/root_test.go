@@ -450,12 +450,18 @@ func (s *sites) sequences(t *testing.T) string {
 	return fmt.Sprint(sas.SAs)
 }
 
-// TestRootGatewayThatEndsByItselfSaysWhy: its TUN is deleted under it.
+// TestRootGatewayThatEndsByItselfSaysWhy: its TUN is deleted under it. What was
+// protected is refused then, as after kill -9, and a new gateway carries on.
 func TestRootGatewayThatEndsByItselfSaysWhy(t *testing.T) {
 	s := newSites(t, "aes128gcm16", "udp")
 	before := hostState(t, s.A.Gateway)
-	a := s.start(t, s.A.Gateway, &s.a)
-	err := s.A.Gateway.Netlink(func(nl *netlink.Handle) error {
+	wire, err := s.Router.Capture(netlab.CaptureOptions{Iface: s.A.RouterIface, Keep: -1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer wire.Close()
+	a, b := s.start(t, s.A.Gateway, &s.a), s.start(t, s.B.Gateway, &s.b)
+	err = s.A.Gateway.Netlink(func(nl *netlink.Handle) error {
 		link, err := nl.LinkByName("adit0")
 		if err != nil {
 			return err
@@ -468,6 +474,16 @@ func TestRootGatewayThatEndsByItselfSaysWhy(t *testing.T) {
 	var exit *exec.ExitError
 	if err := a.Wait(); !errors.As(err, &exit) || exit.ExitCode() != exitFailed || !strings.Contains(a.log.String(), "ended by itself") {
 		t.Errorf("got %v, want exit code 1 and the reason:\n%s", err, a.log)
+	}
+	stats, err := netlab.Ping(t.Context(), s.A.Host, netlab.PingOptions{Dst: s.B.Host4, Timeout: 100 * time.Millisecond})
+	if err != nil || stats.Received != 0 {
+		t.Errorf("no gateway: %s, %v", stats, err)
+	}
+	a = s.start(t, s.A.Gateway, &s.a)
+	s.mustPing(t, "started again", a, b)
+	a.stop(t)
+	if summary := wire.Summary(); !summary.OnlyProtected() {
+		t.Errorf("the wire saw %s", summary)
 	}
 	if after := hostState(t, s.A.Gateway); after != before {
 		t.Errorf("the host before:\n%s\nand after:\n%s", before, after)

@@ -101,8 +101,11 @@ func (g *gateway) serve(ctx context.Context, file string, signals <-chan os.Sign
 		case <-ctx.Done():
 			return g.orderlyStop("the program is asked to end", signals)
 		case <-g.engine.Done():
+			// Nobody asked for this: what was protected is refused from
+			// now on, and does not follow the host's own routes.
 			err := g.engine.Err()
-			g.log.Error("the gateway has ended by itself", "error", err)
+			g.log.Error("the gateway has ended by itself: what was protected is refused until it runs again", "error", err)
+			g.keepRoutes = true
 			return errors.Join(fmt.Errorf("the gateway has ended by itself: %w", err), g.stop())
 		case <-watchdog.tick:
 			// This loop and the engine's locks are alive, or it is not said.

@@ -14,6 +14,9 @@ import (
 	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
 )
 
+// patience is how long a command may be silent.
+const patience = 2 * time.Second
+
 // statusInterval is how often `adit status --wait` asks.
 const statusInterval = 50 * time.Millisecond
 
@@ -37,7 +40,11 @@ is up, else 1 after that time.`),
 				return err
 			}
 			defer client.Close()
+			slow := time.AfterFunc(patience, func() {
+				fmt.Fprintf(cmd.ErrOrStderr(), "… waiting for the gateway, at most %s\n", wait)
+			})
 			status, err := waitStatus(cmd.Context(), client, wait)
+			slow.Stop()
 			if status == nil {
 				return err
 			}

@@ -53,7 +53,10 @@ type Server struct {
 // on, and refuses with ErrRunning when somebody does.
 func Serve(path string, p Provider) (*Server, error) {
 	listener, err := listen(path)
-	if err != nil {
+	switch {
+	case errors.Is(err, os.ErrPermission):
+		return nil, fmt.Errorf("control socket %s: %w (run as root, or set `control` to a path that you may write to)", path, err)
+	case err != nil:
 		return nil, fmt.Errorf("control socket %s: %w", path, err)
 	}
 	mux := http.NewServeMux()
