@@ -3,6 +3,7 @@ package dataplane
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"math/bits"
 	"net/netip"
 	"strings"
@@ -57,7 +58,7 @@ func (s *startAt) Reserve(_ sad.KeyID, until uint64) error {
 // At 2^32-1 without ESN: no packet ever again, one event, never a wrap.
 func TestCS02_RFC4303_3_3_3_TheNumbersNeverCycle(t *testing.T) {
 	r := newRig(t, options{noESN: true, store: &startAt{1<<32 - 1 - 10}})
-	house := housekeeper{gateway: r.gw, said: map[sad.ID]notes{}}
+	house := housekeeper{gateway: r.gw}
 	packets := make([][]byte, 8)
 	for i := range packets {
 		packets[i] = fromA("x")
@@ -118,7 +119,7 @@ func TestReservationThatIsNotExtendedStopsWithoutReuse(t *testing.T) {
 			t.Errorf("expected 4 datagrams, saw %d", len(got))
 		}
 	})
-	house := housekeeper{gateway: r.gw, said: map[sad.ID]notes{}}
+	house := housekeeper{gateway: r.gw}
 	house.round()
 	r.counts(nil, func() {
 		got := r.send(packets...)
@@ -431,12 +432,71 @@ func TestAcquireOncePerPolicyAndInterval(t *testing.T) {
 
 func TestAuthFailuresAreReportedPerSA(t *testing.T) {
 	r := newRig(t, options{})
-	house := housekeeper{gateway: r.gw, said: map[sad.ID]notes{}}
+	house := housekeeper{gateway: r.gw}
 	for range 30 {
 		r.arrive(flip(r.good(1), 300))
 	}
 	house.round()
 	if list := r.events(); len(list) != 1 || list[0].Kind != AuthFailures || list[0].Count != 30 || list[0].SPI != inSPI {
 		t.Errorf("expected one AuthFailures of 30, saw %+v", list)
+	}
+}
+
+// A new SA under the name of an old one starts from nothing: what was said of
+// the old one is not held against it.
+func TestHousekeepingSpeaksOfTheSANotOfItsName(t *testing.T) {
+	r := newRig(t, options{noESN: true})
+	house := housekeeper{gateway: r.gw}
+	spoil := func(failures int) []Event {
+		t.Helper()
+		for range failures {
+			r.arrive(flip(r.good(1), 300))
+		}
+		for {
+			if _, granted := r.outSA().Reserve(1 << 30); granted == 0 {
+				break
+			}
+		}
+		r.now += eventInterval
+		house.round()
+		return r.events()
+	}
+	check := func(when string, list []Event, failures uint64) {
+		t.Helper()
+		seen := map[EventKind]Event{}
+		for _, e := range list {
+			seen[e.Kind] = e
+		}
+		if len(list) != 2 || seen[SeqOverflow].SPI != outSPI || seen[AuthFailures].Count != failures {
+			t.Errorf("%s: expected SeqOverflow and AuthFailures of %d, saw %+v", when, failures, list)
+		}
+	}
+	check("first SAs", spoil(30), 30)
+	r.gw.Remove(r.inSA().ID(), r.outSA().ID())
+	out, in := r.params(sad.Outbound), r.params(sad.Inbound)
+	out.EncryptionKey = key("another", len(out.EncryptionKey))
+	if err := r.gw.Install(out, in); err != nil {
+		t.Fatal(err)
+	}
+	check("second SAs of the same names", spoil(7), 7)
+
+	// Others come and go: nothing is said again of the SAs that stay.
+	other := out
+	other.SPI, other.Peer, other.EncryptionKey = 0x7777, "c", key("c", len(out.EncryptionKey))
+	for range 100 {
+		if err := r.gw.Install(other); err != nil {
+			t.Fatal(err)
+		}
+		r.gw.Remove(other.ID())
+		r.now += eventInterval
+		house.round()
+		other.SPI++
+		other.EncryptionKey = key(fmt.Sprint(other.SPI), len(out.EncryptionKey))
+	}
+	if list := r.events(); len(list) != 0 {
+		t.Errorf("after other SAs came and went: expected no event, saw %+v", list)
+	}
+	if len(house.watched) != 2 {
+		t.Errorf("watched SAs: expected 2, saw %d", len(house.watched))
 	}
 }

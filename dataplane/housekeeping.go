@@ -18,23 +18,33 @@ const _ = uint(sad.ReservationBlock/2 - 10_000_000/int(time.Second/housekeepInte
 // housekeeper does what needs no packet: it extends reservations, says that an
 // SA is exhausted or under attack, and keeps NAT bindings open.
 type housekeeper struct {
-	gateway *Gateway
-	said    map[sad.ID]notes
-	grams   []packet.Datagram
-	now     time.Duration
+	gateway  *Gateway
+	snapshot *sad.Snapshot // the one that watched was made of
+	watched  []watched
+	grams    []packet.Datagram
+	now      time.Duration
+}
+
+// watched is an SA and what was said about it. It is the SA itself that was
+// spoken of, not its ID: a new SA may come under the name of an old one, and
+// starts with counters and numbers of its own.
+type watched struct {
+	sa *sad.SA
+	notes
 }
 
 // notes is what was said about an SA already.
 type notes struct {
 	exhausted     bool
 	authDrops     uint64
-	authSaid      time.Duration
+	authLook      time.Duration // not looked at again before
 	lastKeepalive time.Duration
+	keepaliveLook time.Duration // not due before, whatever is sent until then
 }
 
 // housekeep runs until the gateway stops.
 func (g *Gateway) housekeep() {
-	h := housekeeper{gateway: g, said: map[sad.ID]notes{}, grams: packet.NewDatagrams(1)}
+	h := housekeeper{gateway: g, grams: packet.NewDatagrams(1)}
 	ticker := time.NewTicker(housekeepInterval)
 	defer ticker.Stop()
 	for {
@@ -49,23 +59,30 @@ func (g *Gateway) housekeep() {
 
 func (h *housekeeper) round() {
 	h.now = h.gateway.clock()
-	snapshot := h.gateway.sas.Load()
-	for sa := range snapshot.All() {
-		id := sa.ID()
-		before := h.said[id]
-		after := before
-		if sa.Direction == packet.Outbound {
-			h.reserve(sa, &after)
-			h.keepalive(sa, &after)
+	if s := h.gateway.sas.Load(); s != h.snapshot {
+		h.watch(s)
+	}
+	for i := range h.watched {
+		w := &h.watched[i]
+		if w.sa.Direction == packet.Outbound {
+			h.reserve(w.sa, &w.notes)
+			h.keepalive(w.sa, &w.notes)
 		} else {
-			h.authFailures(sa, &after)
-		}
-		if after != before {
-			h.said[id] = after
+			h.authFailures(w.sa, &w.notes)
 		}
 	}
-	if len(h.said) > 2*snapshot.Len()+16 {
-		clear(h.said) // SAs come and go; what is repeated once is no harm
+}
+
+// watch turns to the SAs of s. What was said about those that stay is kept, and
+// nothing is kept of those that are gone.
+func (h *housekeeper) watch(s *sad.Snapshot) {
+	said := make(map[*sad.SA]notes, len(h.watched))
+	for _, w := range h.watched {
+		said[w.sa] = w.notes
+	}
+	h.snapshot, h.watched = s, make([]watched, 0, s.Len())
+	for sa := range s.All() {
+		h.watched = append(h.watched, watched{sa, said[sa]})
 	}
 }
 
@@ -87,8 +104,12 @@ func (h *housekeeper) keepalive(sa *sad.SA, n *notes) {
 	if sa.Keepalive == 0 || sa.Encap != sad.EncapUDP || h.gateway.udp == nil {
 		return
 	}
-	last := max(time.Duration(sa.Stats().LastUsed), n.lastKeepalive)
-	if h.now-last < sa.Keepalive {
+	if h.now < n.keepaliveLook {
+		return
+	}
+	due := max(time.Duration(sa.Stats().LastUsed), n.lastKeepalive) + sa.Keepalive
+	if h.now < due {
+		n.keepaliveLook = due
 		return
 	}
 	n.lastKeepalive = h.now
@@ -101,12 +122,16 @@ func (h *housekeeper) keepalive(sa *sad.SA, n *notes) {
 // authFailures reports, at most once per eventInterval and SA, how many packets
 // failed since the last report.
 func (h *housekeeper) authFailures(sa *sad.SA, n *notes) {
+	if h.now < n.authLook {
+		return
+	}
+	n.authLook = h.now + eventInterval
 	drops := sa.Stats().AuthDrops
-	if drops == n.authDrops || n.authSaid != 0 && h.now-n.authSaid < eventInterval {
+	if drops == n.authDrops {
 		return
 	}
 	if h.emit(Event{Kind: AuthFailures, Peer: sa.Peer, Policy: sa.Policy, SPI: sa.SPI, Count: drops - n.authDrops}) {
-		n.authDrops, n.authSaid = drops, max(h.now, 1)
+		n.authDrops = drops
 	}
 }
 
