@@ -197,17 +197,25 @@ func (w *inboundWorker) openRun() {
 	r.sa.Check(r.jobs)
 	r.sa.Transform.Open(w.scratch, r.jobs)
 	r.sa.Mark(r.jobs)
-	packets, bytes := 0, 0
+	packets, bytes, others := 0, 0, 0
 	for i := range r.jobs {
 		reason := w.deliver(r.sa, &r.jobs[i], r.grams[i])
 		if reason != forwarded {
 			w.drop(reason, 1)
+			if reason != InReplay && reason != InAuth { // Check and Mark have counted those
+				others++
+			}
 			continue
 		}
 		packets++
 		bytes += w.out[len(w.out)-1].Len
 	}
-	r.sa.Touch(int64(w.now), packets, bytes)
+	if packets > 0 { // what is not authentic does not make an SA look alive
+		r.sa.Touch(int64(w.now), packets, bytes)
+	}
+	if others > 0 {
+		r.sa.CountDrop(others)
+	}
 	r.jobs, r.grams, r.sa = r.jobs[:0], r.grams[:0], nil
 }
 

@@ -222,7 +222,9 @@ func (w *outboundWorker) sealRun() {
 		packets++
 		bytes += p.Len
 	}
-	r.sa.Touch(int64(w.now), packets, bytes)
+	if packets > 0 { // an SA that sends nothing is idle: keepalives go on
+		r.sa.Touch(int64(w.now), packets, bytes)
+	}
 	r.bufs, r.sa = r.bufs[:0], nil
 }
 
