@@ -15,7 +15,8 @@ var (
 	ErrKeyInUse = errors.New("its key belongs to another SA: every SA needs a key of its own, in each direction")
 )
 
-// maxSpent bounds how many keys of removed SAs a Database remembers.
+// maxSpent bounds how many keys of removed SAs a Database remembers, for each
+// direction.
 const maxSpent = 1 << 16
 
 // Database holds the installed SAs. Readers take a Snapshot; changes are made
@@ -34,11 +35,22 @@ type Database struct {
 	// 1: outbound, in a counter mode, without a store. Oldest first in order.
 	spent map[KeyID]struct{}
 	order []KeyID
+	// received is how far the windows of removed inbound SAs had got: one
+	// that is installed again, with other parameters, must not take the same
+	// packets again. Oldest first in receivedOrder.
+	received      map[receiver]uint64
+	receivedOrder []receiver
+}
+
+// receiver is what the packets of an inbound SA are authentic for.
+type receiver struct {
+	spi uint32
+	key KeyID
 }
 
 // NewDatabase returns an empty database.
 func NewDatabase() *Database {
-	d := &Database{ids: map[ID]*SA{}, keys: map[KeyID]ID{}, spent: map[KeyID]struct{}{}}
+	d := &Database{ids: map[ID]*SA{}, keys: map[KeyID]ID{}, spent: map[KeyID]struct{}{}, received: map[receiver]uint64{}}
 	d.current.Store(&Snapshot{generation: generations.Add(1)})
 	return d
 }
@@ -50,7 +62,10 @@ func (d *Database) Load() *Snapshot { return d.current.Load() }
 // Install adds all of sas, or none. Refused are an ID that is there, an inbound
 // SPI that is there (whichever peer it belongs to: the SPI alone finds the SA), a
 // key that another SA has, and a key that a removed outbound SA used up to an
-// unknown number.
+// unknown number. An inbound SA with the SPI and the key of a removed one refuses
+// every number up to the highest that that one has seen: to its packets it is the
+// same SA, whose window RFC 4303 3.4.3 starts at zero once, "when the SA is
+// established".
 func (d *Database) Install(sas ...*SA) error {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -61,6 +76,7 @@ func (d *Database) Install(sas ...*SA) error {
 			return err
 		}
 		d.ids[sa.ID()], d.keys[sa.keyID] = sa, sa.ID()
+		sa.skipReceived(d.received[receiver{sa.SPI, sa.keyID}])
 		e.add(sa)
 	}
 	d.current.Store(e.publish(len(d.ids)))
@@ -114,6 +130,7 @@ func (d *Database) Remove(ids ...ID) int {
 		}
 		d.forget([]*SA{sa})
 		d.spend(sa)
+		d.keepEdge(sa)
 		e.remove(sa)
 		removed++
 	}
@@ -137,4 +154,23 @@ func (d *Database) spend(sa *SA) {
 	}
 	d.spent[sa.keyID] = struct{}{}
 	d.order = append(d.order, sa.keyID)
+}
+
+// keepEdge remembers how far the window of a removed SA has got; again only for
+// the last maxSpent of them. A batch that is still at work on an older Snapshot
+// may move that window once more: what it marks is not remembered.
+func (d *Database) keepEdge(sa *SA) {
+	edge := sa.edge()
+	if edge == 0 {
+		return
+	}
+	r := receiver{sa.SPI, sa.keyID}
+	if _, again := d.received[r]; !again {
+		if len(d.receivedOrder) == maxSpent {
+			delete(d.received, d.receivedOrder[0])
+			d.receivedOrder = d.receivedOrder[1:]
+		}
+		d.receivedOrder = append(d.receivedOrder, r)
+	}
+	d.received[r] = edge
 }

@@ -370,3 +370,48 @@ func TestMemoryPerPair(t *testing.T) {
 		runtime.KeepAlive(d)
 	}
 }
+
+// A reload that changes a parameter of an SA removes it and installs it again
+// with the same key: what was received before must stay refused.
+func TestReinstalledInboundSARefusesWhatWasReceived(t *testing.T) {
+	for _, esn := range []bool{false, true} {
+		d := NewDatabase()
+		p := inbound(t)
+		p.ESN = esn
+		first := newSA(t, p)
+		install(t, d, first)
+		wantErrs(t, receive(first, 50, 60, 100), nil, nil, nil)
+		d.Remove(p.ID())
+		p.ReplayWindow = 64
+		second := newSA(t, p)
+		install(t, d, second)
+		wantErrs(t, receive(second, 50, 51, 99, 100, 101, 101, 103, 102, 200, 140),
+			ErrReplay, ErrReplay, ErrReplay, ErrReplay, nil, ErrReplay, nil, nil, nil, nil)
+		d.Remove(p.ID())
+		install(t, d, second) // the same SA once more: its window is its own
+		wantErrs(t, receive(second, 200, 141, 201), ErrReplay, nil, nil)
+
+		p.SPI++ // other packets are authentic for another SPI
+		d.Remove(second.ID())
+		other := newSA(t, p)
+		install(t, d, other)
+		wantErrs(t, receive(other, 1), nil)
+	}
+}
+
+func TestReceivedEdgesAreBounded(t *testing.T) {
+	d := NewDatabase()
+	sa := newSA(t, inbound(t))
+	for i := range maxSpent + 10 {
+		sa.keyID[0], sa.keyID[1], sa.keyID[2] = byte(i), byte(i>>8), byte(i>>16)
+		receive(sa, uint32(i+1))
+		d.keepEdge(sa)
+		d.keepEdge(sa)
+	}
+	if len(d.received) != maxSpent || len(d.receivedOrder) != maxSpent {
+		t.Errorf("expected %d keys remembered, seen %d and %d", maxSpent, len(d.received), len(d.receivedOrder))
+	}
+	if got := d.received[receiver{sa.SPI, sa.keyID}]; got != maxSpent+10 {
+		t.Errorf("expected the last edge, %d, to be remembered, seen %d", maxSpent+10, got)
+	}
+}

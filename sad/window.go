@@ -111,6 +111,16 @@ func (sa *SA) Mark(batch []esp.Packet) {
 	}
 }
 
+// skipReceived makes every number up to and with edge count as seen.
+func (sa *SA) skipReceived(edge uint64) {
+	if sa.window == nil {
+		return
+	}
+	sa.windowMu.Lock()
+	defer sa.windowMu.Unlock()
+	sa.window.SkipTo(edge)
+}
+
 // edge is the highest number marked; 0 without a window.
 func (sa *SA) edge() uint64 {
 	if sa.window == nil {

@@ -88,6 +88,21 @@ func (w *Window) Size() int { return int(w.size) }
 // Edge is the highest number marked; 0 before the first.
 func (w *Window) Edge() uint64 { return w.edge }
 
+// SkipTo makes every number up to and with edge count as seen, for a window that
+// goes on where an earlier one of the same key ended. It never goes back.
+func (w *Window) SkipTo(edge uint64) {
+	edge = min(edge, w.last)
+	if edge <= w.edge {
+		return
+	}
+	for i := range w.ring {
+		w.ring[i] = ^uint64(0)
+	}
+	// The numbers ahead of the edge that share its word are not seen.
+	w.ring[edge/wordBits&w.mask] >>= wordBits - 1 - edge%wordBits
+	w.edge = edge
+}
+
 // Check tells what Mark would say, and changes nothing. It is the cheap look
 // before the ICV is verified.
 func (w *Window) Check(seq uint64) Verdict {

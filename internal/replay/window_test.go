@@ -171,3 +171,33 @@ func TestWindowDoesNotAllocate(t *testing.T) {
 		t.Errorf("edge: expected %#x, seen %#x", seq, w.Edge())
 	}
 }
+
+// SkipTo is the same as marking every number up to the edge.
+func TestSkipToIsMarkingEveryNumber(t *testing.T) {
+	for _, size := range []int{32, 64, 65, 100, 128} {
+		for edge := uint64(1); edge < 400; edge++ {
+			marked, skipped := newWindow(t, size, false, 0), newWindow(t, size, false, 0)
+			for n := uint64(1); n <= edge; n++ {
+				marked.Mark(n)
+			}
+			skipped.SkipTo(edge)
+			skipped.SkipTo(edge - 1) // never back
+			for _, ahead := range []uint64{0, 3, 70} {
+				if ahead > 0 {
+					marked.Mark(edge + ahead)
+					skipped.Mark(edge + ahead)
+				}
+				for n := uint64(0); n < edge+ahead+80; n++ {
+					if got, want := skipped.Check(n), marked.Check(n); got != want {
+						t.Fatalf("size %d, skipped to %d, then %d ahead: number %d is %v, want %v", size, edge, ahead, n, got, want)
+					}
+				}
+			}
+		}
+	}
+	w := newWindow(t, 64, false, 0)
+	w.SkipTo(1 << 40)
+	if v := w.Check(1<<32 - 1); w.Edge() != 1<<32-1 || v != Seen {
+		t.Errorf("skipped beyond the space: edge %#x, last number %v; want 0xffffffff, seen", w.Edge(), v)
+	}
+}
