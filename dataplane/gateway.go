@@ -178,6 +178,31 @@ func (g *Gateway) shutdown() {
 	})
 }
 
+// What does nothing but fail is read for a second at the least, for a shortage
+// of memory passes, and not in a hot loop.
+const (
+	maxReadFailures = 1000
+	readPause       = time.Millisecond // behind the second failure in a row and each later one
+)
+
+// readAgain is what a worker asks when reads have failed that many times in a
+// row: it waits a little, and says whether to go on.
+func (g *Gateway) readAgain(failures int) bool {
+	if failures <= 1 {
+		return true
+	}
+	if failures > maxReadFailures {
+		return false
+	}
+	pause := time.NewTimer(readPause)
+	defer pause.Stop()
+	select {
+	case <-g.stop:
+	case <-pause.C:
+	}
+	return true
+}
+
 func (g *Gateway) stopping() bool {
 	select {
 	case <-g.stop:

@@ -93,17 +93,13 @@ func (w *inboundWorker) runInbound() error {
 		case errors.Is(err, net.ErrClosed):
 			return fmt.Errorf("dataplane: a wire was closed under the gateway: %w", err)
 		default:
-			// ICMP errors queued on the socket and the like pass. A socket
-			// that does nothing but fail is not read in a hot loop.
-			if failures++; failures > maxReadFailures {
+			// ICMP errors queued on the socket and the like pass.
+			if failures++; !w.gateway.readAgain(failures) {
 				return fmt.Errorf("dataplane: reading a wire failed %d times in a row: %w", failures, err)
 			}
 		}
 	}
 }
-
-// maxReadFailures is how often in a row reading a wire may fail.
-const maxReadFailures = 1000
 
 // walk takes the first n datagrams through the walk and into the TUN.
 func (w *inboundWorker) walk(n int) {

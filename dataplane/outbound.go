@@ -1,7 +1,9 @@
 package dataplane
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"time"
 
 	"github.com/adit-ipsec/adit/esp"
@@ -89,15 +91,24 @@ func newOutboundWorker(g *Gateway, cfg *Config) *outboundWorker {
 // runOutbound carries packets until the TUN is closed. Its error is why it had to give
 // up; nil after Close.
 func (w *outboundWorker) runOutbound() error {
+	failures := 0
 	for {
 		n, err := w.queue.ReadBatch(w.bufs)
-		if err != nil {
-			if w.gateway.stopping() {
-				return nil
+		switch {
+		case err == nil:
+			failures = 0
+			w.walk(n)
+		case w.gateway.stopping():
+			return nil
+		case errors.Is(err, os.ErrClosed):
+			return fmt.Errorf("dataplane: the TUN device is gone: %w", err)
+		default:
+			// One packet whose virtio-net header the kernel or the
+			// device cannot make sense of fails a read, and passes.
+			if failures++; !w.gateway.readAgain(failures) {
+				return fmt.Errorf("dataplane: reading the TUN device failed %d times in a row: %w", failures, err)
 			}
-			return fmt.Errorf("dataplane: reading the TUN device: %w", err)
 		}
-		w.walk(n)
 	}
 }
 
