@@ -8,6 +8,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 )
 
 // word reads v as text on one line, without control characters.
@@ -19,6 +20,10 @@ func (v value) word(fix string) (string, bool) {
 		return "", false
 	case kind != text:
 		v.wrong(fix)
+		return "", false
+	// "\0" and the like; checkText has seen those that stand as they are.
+	case strings.IndexFunc(s, func(r rune) bool { return !unicode.IsPrint(r) }) >= 0:
+		v.wrong(fix + ", without control characters")
 		return "", false
 	}
 	return s, v.oneLine()
