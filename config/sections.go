@@ -7,6 +7,7 @@ import (
 	"github.com/goccy/go-yaml/ast"
 
 	"github.com/adit-ipsec/adit/sad"
+	"github.com/adit-ipsec/adit/spd"
 )
 
 // root reads the top level.
@@ -177,7 +178,7 @@ func (d *decoder) readTUN(root *object) {
 
 // readMTU reads tun.mtu once addresses and policies are known.
 func (d *decoder) readMTU(v value) {
-	// RFC 791 section 3.1: "Every internet destination must be able to
+	// RFC 791 section 3.2: "Every internet destination must be able to
 	// receive a datagram of 576 octets".
 	n, ok := v.integer(576, 65535, "write auto, or the MTU in bytes, 576 to 65535")
 	if !ok {
@@ -191,8 +192,8 @@ func (d *decoder) readMTU(v value) {
 	}
 }
 
-// carriesIPv6 tells whether an address of the device, or a protect policy, is
-// IPv6.
+// carriesIPv6 tells whether an address of the device is IPv6, or a policy lets
+// IPv6 pass.
 func (d *decoder) carriesIPv6() bool {
 	for _, p := range d.TUN.Addresses {
 		if p.Addr().Is6() {
@@ -200,7 +201,7 @@ func (d *decoder) carriesIPv6() bool {
 		}
 	}
 	for _, p := range d.Policies {
-		if both(p.Selector, netip.Addr.Is6) {
+		if p.Action != spd.Discard && both(p.Selector, netip.Addr.Is6) {
 			return true
 		}
 	}
