@@ -82,6 +82,9 @@ func (d *decoder) checkUse() {
 	if len(d.Policies) == 0 {
 		d.warn("policies", "there are no policies: every packet is discarded, in both directions")
 	}
+	if d.Listen.IKEPort != DefaultIKEPort {
+		d.warn("listen.ike_port", "binds automatic keying only, which is not in this version: nothing listens on it")
+	}
 	said := map[string]bool{}
 	for i := range d.Peers {
 		p := &d.Peers[i]
