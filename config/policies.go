@@ -240,8 +240,8 @@ func (d *decoder) action(o *object, p *spd.Policy) {
 			return
 		}
 		p.Peer = name
-		if names := d.peerNames(); !slices.Contains(names, name) {
-			d.unknownName(peer, "peer", name, names)
+		if !slices.ContainsFunc(d.Peers, func(p Peer) bool { return p.Name == name }) {
+			d.unknownName(peer, "peer", name, d.peerNames())
 		}
 	}
 }

@@ -18,8 +18,9 @@ import (
 // grammar needs six; the bound keeps the YAML parser's recursion small.
 const maxDepth = 16
 
-// maxKeys is how many keys one section may have. The largest known section has
-// as many as there are profiles; the YAML parser's work grows with the square.
+// maxKeys is how many keys one section of indented lines may have. The largest
+// known section has as many as there are profiles; the YAML parser's work grows
+// with the square. In braces it does not, and they are not counted.
 const maxKeys = 256
 
 // source is the text of one file and what is wrong with it so far.
