@@ -149,6 +149,16 @@ var demoRounds = []struct{ title, suite, encap string }{
 	{"AES-256-CBC with HMAC-SHA-256 over IP protocol 50", "aes256-sha256", "none"},
 }
 
+// newDemoRound is a round without figures; its lists are empty rather than nil,
+// which JSON would write as null.
+func newDemoRound(title, suite, encap string) demoRound {
+	return demoRound{
+		Title: title, Suite: suite, Over: encap,
+		Pings: []demoPing{}, TCP: []demoTransfer{}, UDP: []demoBurst{}, Gateways: []demoGateway{},
+		Wire: demoWire{Others: []string{}}, Failures: []string{},
+	}
+}
+
 // run is the whole demonstration. The error means that something did not hold.
 func (d *demo) run(ctx context.Context, memory bool) (*demoReport, error) {
 	start := time.Now()
@@ -223,6 +233,11 @@ func (r *demoRound) judge() {
 		r.fail("the wire carried %d packets of the right encapsulation and %d of the other", right, wrong)
 	case r.LAN.Marked == 0:
 		r.fail("the payload's marker was not seen on the LAN either: the absence on the wire proves nothing")
+	}
+	for _, g := range r.Gateways {
+		if len(r.Failures) > 0 && len(g.Drops) > 0 {
+			r.fail("gateway %s dropped %v", g.Name, g.Drops)
+		}
 	}
 }
 

@@ -24,7 +24,7 @@ const (
 	segmentLen    = 1200 // bytes of payload of a packet
 	segmentWindow = 128  // TCP segments under way: fewer than any queue holds
 	burstWindow   = 64   // UDP datagrams that are sent before waiting for them
-	memoryWait    = 2 * time.Second
+	memoryWait    = 10 * time.Second
 )
 
 // Ports of the hosts in memory.

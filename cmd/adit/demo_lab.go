@@ -68,7 +68,7 @@ func (d *demo) runLab(ctx context.Context) (err error) {
 	d.say("   %-17s %-27s  %-19s %s\n", network.A.Host4, network.A.Outside4, network.B.Outside4, network.B.Host4)
 	d.say("   %-66s %s\n\n", network.A.Host6, network.B.Host6)
 	for i, spec := range demoRounds {
-		round := demoRound{Title: spec.title, Suite: spec.suite, Over: spec.encap}
+		round := newDemoRound(spec.title, spec.suite, spec.encap)
 		err := l.round(ctx, &round)
 		d.report.Rounds = append(d.report.Rounds, round)
 		if err != nil {
@@ -140,7 +140,7 @@ func wireOf(s netlab.Summary) demoWire {
 	w := demoWire{
 		Packets: s.Total(), UDPESP: s.Count(netlab.KindUDPESP), ESP: s.Count(netlab.KindESP),
 		Neighbour: s.Count(netlab.KindNeighbour), Keepalive: s.Count(netlab.KindKeepalive),
-		Marked: s.Marked, Missed: s.Dropped, Others: s.Others,
+		Marked: s.Marked, Missed: s.Dropped, Others: append([]string{}, s.Others...),
 	}
 	// Whatever is none of these is clear traffic, kinds without a name here
 	// included.

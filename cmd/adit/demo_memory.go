@@ -46,7 +46,7 @@ func (d *demo) runMemory(ctx context.Context) error {
 	d.say("   %-66s %s\n\n", memoryA.host6, memoryB.host6)
 	for i, spec := range demoRounds {
 		m := &memoryDemo{demo: d, marker: demoMarker()}
-		round := demoRound{Title: spec.title, Suite: spec.suite, Over: spec.encap}
+		round := newDemoRound(spec.title, spec.suite, spec.encap)
 		err := m.round(ctx, &round)
 		d.report.Rounds = append(d.report.Rounds, round)
 		if err != nil {
@@ -244,5 +244,7 @@ func (w *wireTap) see(d *netsim.Message) {
 func (w *wireTap) summary() demoWire {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.seen
+	seen := w.seen
+	seen.Others = append([]string{}, w.seen.Others...)
+	return seen
 }
