@@ -215,6 +215,7 @@ func (c *Config) policiesOf(peer string) (list []indexed) {
 // of the rest, policies of one name belong together, then those left over in
 // their order.
 func (m *mirror) policies(peerA, peerB string) {
+	m.bypasses(peerA, peerB)
 	as, bs := m.a.policiesOf(peerA), m.b.policiesOf(peerB)
 	take := func(same func(a, b indexed) bool, found func(a, b indexed)) {
 		as = slices.DeleteFunc(as, func(a indexed) bool {
@@ -236,6 +237,69 @@ func (m *mirror) policies(peerA, peerB string) {
 	for _, b := range bs {
 		m.differ("policies", b.key, "the other end's policy %q has no counterpart here", b.p.Name)
 	}
+}
+
+// bypasses compares what passes in clear though a later policy would protect it:
+// the first match wins, so that the other end must let it pass in clear too.
+// Discard policies are not compared: each end may be the stricter one.
+func (m *mirror) bypasses(peerA, peerB string) {
+	as, bs := m.a.bypassesBefore(peerA), m.b.bypassesBefore(peerB)
+	mirrored := func(p *spd.Policy, list []indexed) bool {
+		return slices.ContainsFunc(list, func(q indexed) bool { return len(selectorDifferences(p, q.p)) == 0 })
+	}
+	for _, a := range as {
+		if !mirrored(a.p, bs) {
+			m.differ(a.key, "policies", "policy %q bypasses what a later one would protect, and does not at the other end", a.p.Name)
+		}
+	}
+	for _, b := range bs {
+		if !mirrored(b.p, as) {
+			m.differ("policies", b.key, "the other end's policy %q bypasses what a later one would protect, and does not here", b.p.Name)
+		}
+	}
+}
+
+// bypassesBefore is the bypass policies that take packets from a later policy
+// that protects to peer.
+func (c *Config) bypassesBefore(peer string) (list []indexed) {
+	for i := range c.Policies {
+		p := &c.Policies[i]
+		takes := func(later spd.Policy) bool {
+			return later.Action == spd.Protect && later.Peer == peer && overlap(&p.Selector, &later.Selector)
+		}
+		if p.Action == spd.Bypass && slices.ContainsFunc(c.Policies[i+1:], takes) {
+			list = append(list, indexed{fmt.Sprintf("policies[%d]", i), p})
+		}
+	}
+	return list
+}
+
+// overlap tells whether some packet matches both selectors.
+func overlap(a, b *spd.Selector) bool {
+	if a.Protocol != b.Protocol && a.Protocol != spd.ProtocolAny && b.Protocol != spd.ProtocolAny {
+		return false
+	}
+	for _, family := range []func(netip.Addr) bool{netip.Addr.Is4, netip.Addr.Is6} {
+		if meet(a.Local, b.Local, family) && meet(a.Remote, b.Remote, family) {
+			return portsMeet(a.LocalPorts, b.LocalPorts) && portsMeet(a.RemotePorts, b.RemotePorts) && portsMeet(a.ICMP, b.ICMP)
+		}
+	}
+	return false
+}
+
+func meet(a, b []spd.AddrRange, family func(netip.Addr) bool) bool {
+	return slices.ContainsFunc(a, func(x spd.AddrRange) bool {
+		return family(x.From) && slices.ContainsFunc(b, func(y spd.AddrRange) bool { return x.Contains(y.From) || y.Contains(x.From) })
+	})
+}
+
+func portsMeet(a, b spd.Ports) bool {
+	if a.IsAny() || b.IsAny() || a.Opaque && b.Opaque {
+		return true
+	}
+	return slices.ContainsFunc(a.Ranges, func(x spd.PortRange) bool {
+		return slices.ContainsFunc(b.Ranges, func(y spd.PortRange) bool { return x.Contains(y.From) || y.Contains(x.From) })
+	})
 }
 
 func (m *mirror) policy(a, b indexed) {

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/adit-ipsec/adit/spd"
 )
 
 // edited is a file of testdata with some texts replaced, each exactly once.
@@ -152,6 +154,61 @@ func TestMirrorPrintsNoKey(t *testing.T) {
 	for _, d := range Mirror(mustParse(t, "testdata/cbc-a.yaml"), edited(t, "cbc-b.yaml", keyOf(t, "cbc-b.yaml", 0), strings.Repeat("5ca1ab1e", 4))) {
 		if runs := hexRuns(d.String(), 8); len(runs) != 0 {
 			t.Errorf("%v stands in %s", runs, d)
+		}
+	}
+}
+
+// TestMirrorComparesWhatBypassesProtection: a bypass before a protect policy
+// sends in clear what the other end expects protected.
+func TestMirrorComparesWhatBypassesProtection(t *testing.T) {
+	with := func(file, bypass string) *Config {
+		return edited(t, file, "policies:\n", "policies:\n  - {name: clear, "+bypass+"}\n")
+	}
+	const ssh = "local: [10.1.0.0/25], remote: [any], protocol: tcp, remote_ports: [22], action: bypass"
+	plain := mustParse(t, "testdata/cbc-b.yaml")
+	for bypass, differs := range map[string]bool{
+		ssh: true,
+		"local: [10.1.0.0/25], remote: [any], protocol: tcp, remote_ports: [22], action: discard": false,
+		"local: [10.1.1.0/25], remote: [any], action: bypass":                                     false,
+		"local: [any], remote: [10.0.0.0-10.2.0.0], protocol: icmp, action: bypass":               true,
+		"local: [\"::/0\"], remote: [\"::/0\"], action: bypass":                                   false,
+	} {
+		a := with("cbc-a.yaml", bypass)
+		if got := Mirror(a, plain); (len(got) == 1 && got[0].Key == "policies[0]") != differs || !differs && len(got) != 0 {
+			t.Errorf("%s: expected a difference %v, seen %v", bypass, differs, got)
+		}
+		if got := Mirror(plain, a); (len(got) == 1 && got[0].Key == "policies") != differs || !differs && len(got) != 0 {
+			t.Errorf("%s, from the other end: expected a difference %v, seen %v", bypass, differs, got)
+		}
+	}
+	b := with("cbc-b.yaml", "local: [any], remote: [10.1.0.0/25], protocol: tcp, local_ports: [22], action: bypass")
+	if got := Mirror(with("cbc-a.yaml", ssh), b); len(got) != 0 {
+		t.Errorf("mirrored bypass: expected no difference, seen %v", got)
+	}
+	behind := edited(t, "cbc-a.yaml", "peer: site-b}", "peer: site-b}\n  - {name: clear, "+ssh+"}")
+	if got := Mirror(behind, plain); len(got) != 0 {
+		t.Errorf("bypass behind the protect policy: expected no difference, seen %v", got)
+	}
+}
+
+func TestPortsMeet(t *testing.T) {
+	for _, test := range []struct {
+		a, b string
+		want bool
+	}{
+		{"any", "opaque", true}, {"opaque", "opaque", true}, {"80", "opaque", false}, {"1-5", "5-9", true}, {"1-5", "6-9", false},
+		{"3", "1-5", true}, {"1,9", "2-8", false}, {"2-8", "5", true},
+	} {
+		ports := func(s string) spd.Ports {
+			p, err := spd.ParsePorts(strings.Split(s, ",")...)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return p
+		}
+		a, b := ports(test.a), ports(test.b)
+		if portsMeet(a, b) != test.want || portsMeet(b, a) != test.want {
+			t.Errorf("%s and %s meet: expected %v", test.a, test.b, test.want)
 		}
 	}
 }
