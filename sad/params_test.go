@@ -143,6 +143,7 @@ func TestNewKeepsNoReference(t *testing.T) {
 	}
 	before := seal()
 	p.EncryptionKey.Wipe()
+	selectors[0].Local[0] = spd.AddrRange{}
 	selectors[0] = spd.Selector{}
 	if !bytes.Equal(before, seal()) {
 		t.Error("wiping the caller's key changed what the SA seals")

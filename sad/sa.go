@@ -3,7 +3,6 @@ package sad
 import (
 	"fmt"
 	"net/netip"
-	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -68,7 +67,7 @@ type SA struct {
 // New makes an SA of p, or says why not; the error names the SA and what to do.
 // With a SequenceStore an outbound SA's first block of numbers is durable when
 // New returns, so New is not for the packet path. New keeps no reference to the
-// key slices: the caller may wipe them.
+// slices of p: the caller may wipe the keys.
 func New(p Params) (*SA, error) {
 	if err := p.Validate(); err != nil {
 		return nil, err
@@ -78,12 +77,11 @@ func New(p Params) (*SA, error) {
 		Suite: p.Suite, ESN: p.ESN, Encap: p.Encap,
 		Local: unmap(p.Local), Remote: unmap(p.Remote),
 		Tunnel: p.Tunnel, Keepalive: p.Keepalive,
-		Selectors: slices.Clone(p.Selectors),
-		keyID:     p.KeyID(),
-		space:     1<<32 - 1,
+		keyID: p.KeyID(),
+		space: 1<<32 - 1,
 	}
-	if len(p.Selectors) == 0 {
-		sa.Selectors = nil
+	for i := range p.Selectors {
+		sa.Selectors = append(sa.Selectors, p.Selectors[i].Clone())
 	}
 	if p.ESN {
 		sa.space = 1<<64 - 1

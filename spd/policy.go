@@ -2,7 +2,6 @@ package spd
 
 import (
 	"fmt"
-	"slices"
 
 	"github.com/adit-ipsec/adit/internal/packet"
 )
@@ -83,10 +82,6 @@ func (p *Policy) Validate() error {
 // clone returns a copy that shares no memory with p.
 func (p *Policy) clone() Policy {
 	c := *p
-	s := &c.Selector
-	s.Local, s.Remote = slices.Clone(s.Local), slices.Clone(s.Remote)
-	s.LocalPorts.Ranges = slices.Clone(s.LocalPorts.Ranges)
-	s.RemotePorts.Ranges = slices.Clone(s.RemotePorts.Ranges)
-	s.ICMP.Ranges = slices.Clone(s.ICMP.Ranges)
+	c.Selector = p.Selector.Clone()
 	return c
 }

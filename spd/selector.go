@@ -2,6 +2,7 @@ package spd
 
 import (
 	"net/netip"
+	"slices"
 
 	"github.com/adit-ipsec/adit/internal/packet"
 )
@@ -110,6 +111,16 @@ type Selector struct {
 	Protocol                Protocol
 	LocalPorts, RemotePorts Ports // ranges only with a protocol that HasPorts
 	ICMP                    Ports // only with a protocol that IsICMP
+}
+
+// Clone returns a copy that shares no memory with s.
+func (s *Selector) Clone() Selector {
+	c := *s
+	c.Local, c.Remote = slices.Clone(s.Local), slices.Clone(s.Remote)
+	c.LocalPorts.Ranges = slices.Clone(s.LocalPorts.Ranges)
+	c.RemotePorts.Ranges = slices.Clone(s.RemotePorts.Ranges)
+	c.ICMP.Ranges = slices.Clone(s.ICMP.Ranges)
+	return c
 }
 
 // Match tells whether the flow matches the selector in this direction. It is
