@@ -25,8 +25,10 @@ type Sender interface {
 // internal/rawip.Conn for protocol 50, or an embedder's own.
 //
 // ReadBatch blocks until there is at least one datagram and fills Off, Len,
-// Addr, Local and TOS of as many as it has; only one goroutine calls it. After
-// Close it returns net.ErrClosed; any other error is passing.
+// Addr, Local and TOS of as many as it has, one datagram to a slot: several in
+// one, by SegmentSize, are refused in this version and counted as InMalformed.
+// Only one goroutine calls it. After Close it returns net.ErrClosed; any other
+// error is passing.
 type Wire interface {
 	Sender
 	ReadBatch(grams []packet.Datagram) (int, error)

@@ -121,6 +121,11 @@ func (w *inboundWorker) begin() {
 
 // inbound finds the SA of one datagram and adds it to that SA's run.
 func (w *inboundWorker) inbound(d *packet.Datagram) DropReason {
+	if d.SegmentSize > 0 && d.Len > d.SegmentSize {
+		// Several datagrams in one slot: not in this version. Taken for
+		// one, they would look like a forgery.
+		return InMalformed
+	}
 	b := d.Bytes()
 	if w.udp {
 		switch natt.Classify(b) {
