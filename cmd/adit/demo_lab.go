@@ -50,7 +50,7 @@ func (d *demo) runLab(ctx context.Context) (err error) {
 	d.step("raising two gateways, two hosts and a router in namespaces of their own")
 	network, err := netlab.SiteToSite(netlab.Options{Name: "demo"})
 	if err != nil {
-		return err
+		return fmt.Errorf("%w (`adit demo --memory` needs no namespaces)", err)
 	}
 	defer func() { err = errors.Join(err, network.Close()) }()
 	dir, err := os.MkdirTemp("", "adit-demo-")

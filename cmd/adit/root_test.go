@@ -394,6 +394,7 @@ func TestRootStatusWaitNamesWhatIsMissing(t *testing.T) {
 
 // TestRootDemoHolds: the demonstration as `make demo` runs it.
 func TestRootDemoHolds(t *testing.T) {
+	t.Setenv("TMPDIR", t.TempDir()) // other demonstrations may run beside this one
 	stdout, stderr, code := adit(t, "demo", "--seconds", "1", "--json")
 	checkDemoJSON(t, "namespaces", stdout, stderr, code)
 	var report demoReport
