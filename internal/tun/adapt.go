@@ -151,9 +151,9 @@ var (
 )
 
 // WriteBatch is Queue's WriteBatch. One bad buffer does not keep back the
-// others. When the device fails in the middle, written is a lower bound: a
-// device reports bytes, and one failure may stand for several packets that it
-// coalesced.
+// others. When the device refuses a part, written is the most that it can have
+// taken: devices report bytes, and one failure may stand for several packets
+// that were coalesced. A device that took nothing at all is told apart.
 func (a *Adapter) WriteBatch(bufs []*packet.Buffer) (written int, err error) {
 	a.writeMu.Lock()
 	defer a.writeMu.Unlock()
@@ -183,7 +183,7 @@ func (a *Adapter) WriteBatch(bufs []*packet.Buffer) (written int, err error) {
 		if k == 0 {
 			continue
 		}
-		_, err := a.dev.Write(a.out[:k], WriteHeadroom)
+		n, err := a.dev.Write(a.out[:k], WriteHeadroom)
 		if err == nil {
 			written += k
 			continue
@@ -192,7 +192,9 @@ func (a *Adapter) WriteBatch(bufs []*packet.Buffer) (written int, err error) {
 			return written, os.ErrClosed
 		}
 		errs = errors.Join(errs, fmt.Errorf("write to the TUN device: %w", err))
-		written += max(0, k-failures(err))
+		if n > 0 {
+			written += max(0, k-failures(err))
+		}
 	}
 	return written, errs
 }

@@ -215,19 +215,21 @@ func TestWriteKeepsBadBuffersFromTheDevice(t *testing.T) {
 func TestWriteErrors(t *testing.T) {
 	for _, tt := range []struct {
 		name    string
+		took    int // what the device says it took of the first two
 		device  error
 		written int
 		want    error
 	}{
-		{"closed", os.ErrClosed, 0, os.ErrClosed},
-		{"one refused", syscall.EINVAL, 4, syscall.EINVAL},
-		{"two refused", errors.Join(errors.Join(nil, syscall.EIO), syscall.EIO), 3, syscall.EIO},
-		{"more than there were", errors.Join(io.ErrNoProgress, io.ErrNoProgress, io.ErrNoProgress), 3, io.ErrNoProgress},
+		{"closed", 0, os.ErrClosed, 0, os.ErrClosed},
+		{"one refused", 40, syscall.EINVAL, 4, syscall.EINVAL},
+		{"two refused", 0, errors.Join(errors.Join(nil, syscall.EIO), syscall.EIO), 3, syscall.EIO},
+		{"two coalesced and refused as one", 0, syscall.EIO, 3, syscall.EIO},
+		{"more than there were", 0, errors.Join(io.ErrNoProgress, io.ErrNoProgress, io.ErrNoProgress), 3, io.ErrNoProgress},
 	} {
 		calls := 0
 		dev := &script{batch: 2, write: func(out [][]byte, _ int) (int, error) {
 			if calls++; calls == 1 {
-				return 0, tt.device
+				return tt.took, tt.device
 			}
 			return 0, nil
 		}}
