@@ -197,6 +197,21 @@ func TestAKeyWithASlipIsNotPrinted(t *testing.T) {
 	}
 }
 
+// A secret in place of the file's name is not printed, hexadecimal or not.
+func TestASecretInPlaceOfItsFileIsNotPrinted(t *testing.T) {
+	data, err := os.ReadFile("testdata/cbc-a.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, secret := range []string{"correct horse", "SGVsbG9Xb3JsZA==", "5ca1ab1e", "12345678"} {
+		line := `{direction: out, spi: 0x2001, suite: aes128-sha256, encryption_key_file: ` + secret + "}\n      - {"
+		bad := strings.Replace(string(data), "{direction: out, ", line, 1)
+		if _, err := Parse("x", []byte(bad)); err == nil || strings.Contains(err.Error(), secret) {
+			t.Errorf("expected an error without %q, seen\n%v", secret, err)
+		}
+	}
+}
+
 func TestLoadReadsSecretsOfMode0600Only(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string, mode fs.FileMode) string {

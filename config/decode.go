@@ -223,7 +223,11 @@ func (v value) found() string {
 	return strconv.Quote(s)
 }
 
-func (v value) secret() bool { return secretKeys[v.key[strings.LastIndexByte(v.key, '.')+1:]] }
+// secret tells whether v is a secret, or the name of a file with one, where
+// operators write the secret itself.
+func (v value) secret() bool {
+	return secretKeys[strings.TrimSuffix(v.key[strings.LastIndexByte(v.key, '.')+1:], "_file")]
+}
 
 func isNull(n ast.Node) bool { return n == nil || n.Type() == ast.NullType }
 

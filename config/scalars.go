@@ -218,6 +218,9 @@ func (v value) path(limit int, example string) (string, bool) {
 	}
 	switch {
 	case !filepath.IsAbs(s):
+		if v.secret() {
+			v.s.hide(v.node)
+		}
 		v.fail("found "+v.found()+", a relative path", fix)
 	case len(s) > limit:
 		v.fail(fmt.Sprintf("the path has %d bytes", len(s)), fmt.Sprintf("use one of at most %d", limit))
