@@ -7,6 +7,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -76,6 +77,31 @@ func TestFailedSyncOfTheRecordReservesNothing(t *testing.T) {
 	reserve(t, f.Store, key1, 2000)
 	_ = f.Close()
 	wantReserved(t, openStore(t, dir), key1, 2000)
+}
+
+// A disk that takes half of the record: the limit on a file's size stands in for
+// a full one.
+func TestShortWriteReservesNothing(t *testing.T) {
+	s := openStore(t, filepath.Join(t.TempDir(), "sequence"))
+	reserve(t, s, key1, 1000)
+	var limit syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_FSIZE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	signal.Ignore(syscall.SIGXFSZ)
+	defer signal.Reset(syscall.SIGXFSZ)
+	if err := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &syscall.Rlimit{Cur: 10, Max: limit.Max}); err != nil {
+		t.Fatal(err)
+	}
+	err := s.Reserve(key1, 2000)
+	if e := syscall.Setrlimit(syscall.RLIMIT_FSIZE, &limit); e != nil {
+		t.Fatal(e)
+	}
+	if !errors.Is(err, syscall.EFBIG) {
+		t.Errorf("Reserve: expected EFBIG, seen %v", err)
+	}
+	wantReserved(t, s, key1, 1000)
+	reserve(t, s, key1, 2000)
 }
 
 // The name may or may not have become durable: the numbers are nobody's, and no
