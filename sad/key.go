@@ -50,8 +50,10 @@ const (
 
 // keyID names the encryption key with its salt; a suite without encryption (NULL
 // with an integrity algorithm) is named by its integrity key. The suite's name
-// is left out on purpose: GCM, CCM, CTR and GMAC under one AES key draw their
-// counter blocks from one space.
+// is left out on purpose: GCM, CTR and GMAC under one AES key and salt draw their
+// counter blocks from one space. CCM, with its salt of three bytes, never has the
+// KeyID of those; its counter blocks start with a byte of flags, 3, and meet
+// theirs only under the same AES key with a salt of that byte and its own.
 func keyID(encryption, integrity Key) KeyID {
 	h := sha256.New()
 	if len(encryption) > 0 {

@@ -2,6 +2,7 @@ package sad
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding"
 	"encoding/gob"
 	"encoding/hex"
@@ -122,6 +123,12 @@ func TestKeyIDNamesTheKey(t *testing.T) {
 		if p.KeyID() != base.KeyID() {
 			t.Errorf("another %s: expected the same KeyID, seen %s and %s", what, base.KeyID(), p.KeyID())
 		}
+	}
+	integrity := params(t, Outbound, 0x2001, "null-sha256", 7)
+	cbc := params(t, Outbound, 0x2001, "aes256-sha256", 7)
+	cbc.EncryptionKey = integrity.IntegrityKey
+	if integrity.KeyID() == cbc.KeyID() || integrity.KeyID() == KeyID(sha256.Sum256(integrity.IntegrityKey)) {
+		t.Error("an integrity key has the KeyID of an encryption key, or is hashed as it is")
 	}
 	for i := range base.EncryptionKey {
 		p := base

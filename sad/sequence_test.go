@@ -396,3 +396,19 @@ func TestExtendReservationConcurrentWithReserve(t *testing.T) {
 		t.Errorf("granted %d numbers up to %d: expected as many", sum, sa.Stats().Seq)
 	}
 }
+
+// Another SA with the key took all numbers: this one ends, and asks no more.
+func TestNumbersTakenByAnotherEndTheSA(t *testing.T) {
+	store := newMemoryStore()
+	p := manual(t, store)
+	sa := newSA(t, p)
+	wantReserve(t, sa, ReservationBlock, 1, ReservationBlock)
+	store.reserved[p.KeyID()] = 1<<32 - 1
+	if err := sa.ExtendReservation(); !errors.Is(err, ErrExhausted) {
+		t.Errorf("ExtendReservation: expected ErrExhausted, seen %v", err)
+	}
+	wantReserve(t, sa, 1, 0, 0)
+	if !sa.Exhausted() || sa.NeedsReservation() {
+		t.Errorf("expected exhausted and nothing to reserve, seen %v and %v", sa.Exhausted(), sa.NeedsReservation())
+	}
+}
