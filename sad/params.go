@@ -237,10 +237,14 @@ func (p *Params) checkKeys() error {
 
 func (p *Params) checkNumbers() error {
 	if p.Direction == Outbound {
-		// RFC 4303 3.3.3: "the sequence number counter at the sender MUST be
-		// correctly maintained across local reboots, etc., until the key is
-		// replaced." In a counter mode a number used twice gives the
-		// plaintexts away, so that neither is refused: it fails closed.
+		// RFC 4303 3.3.3: "If a user chooses to employ anti-replay in
+		// conjunction with SAs that are manually keyed, the sequence number
+		// counter at the sender MUST be correctly maintained across local
+		// reboots, etc., until the key is replaced." In a counter mode a
+		// number used twice gives the plaintexts away, so that an SA with
+		// neither a store nor fresh keys is refused: it fails closed.
+		// Deviation: the other suites may go without. They start at 1 again
+		// and the peer's window refuses them; nothing is given away.
 		if p.Suite.CounterMode() && p.Sequence == nil && !p.FreshKeys {
 			return fmt.Errorf("%w: %s must never use a number twice: give a writable state directory, or keys made for this run (IKE, settings server)", ErrNoStore, p.Suite)
 		}
