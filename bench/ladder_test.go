@@ -117,6 +117,7 @@ func benchmarkWalk(b *testing.B, d packet.Direction) {
 
 func runWalk(b *testing.B, e Engine) {
 	b.SetBytes(int64(e.Size))
+	b.ReportAllocs()
 	b.StopTimer()
 	for left := b.N; left > 0; {
 		n := left

@@ -46,6 +46,7 @@ func benchmarkMemory(b *testing.B, name string) {
 		}
 	}()
 	b.SetBytes(int64(len(p)))
+	b.ReportAllocs()
 	b.ResetTimer()
 	for range b.N {
 		got, err := receiver.Receive(ctx)

@@ -216,6 +216,7 @@ func TestLoadReadsSecretsOfMode0600Only(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string, mode fs.FileMode) string {
 		path := filepath.Join(dir, name)
+		_ = os.Remove(path) // without root, a file of mode 0400 is not written again
 		if err := os.WriteFile(path, []byte(text), mode); err != nil {
 			t.Fatal(err)
 		}
