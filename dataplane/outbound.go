@@ -162,7 +162,7 @@ func (w *outboundWorker) bypass(p *packet.Buffer) DropReason {
 	if w.clear.to == nil {
 		return OutNoBypass
 	}
-	w.clear.commit(packet.Datagram{Mem: p.Mem, Off: p.Off, Len: p.Len}, p.Len)
+	w.clear.commit(packet.Datagram{Mem: p.Mem, Off: p.Off, Len: p.Len}, p.Len, false)
 	return forwarded
 }
 
@@ -229,7 +229,7 @@ func (w *outboundWorker) sealRun() {
 			w.drop(OutSeal, 1)
 			continue
 		}
-		tx.commit(encapsulate(p, r.sa, r.jobs[i].Wire), p.Len)
+		tx.commit(encapsulate(p, r.sa, r.jobs[i].Wire), p.Len, r.sa.Tunnel.DF == sad.DFCopy)
 		packets++
 		bytes += p.Len
 	}

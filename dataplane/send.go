@@ -1,30 +1,44 @@
 package dataplane
 
-import "github.com/adit-ipsec/adit/internal/packet"
+import (
+	"errors"
+	"syscall"
+
+	"github.com/adit-ipsec/adit/internal/packet"
+)
 
 // sendBatch collects what a worker sends to one wire in one call. It points
 // into the worker's buffers and must be flushed before the next ReadBatch.
 type sendBatch struct {
-	to    Sender // nil: there is no such wire
-	grams []packet.Datagram
-	inner []int // the inner packet's length of each, in bytes
+	to     Sender // nil: there is no such wire
+	grams  []packet.Datagram
+	inner  []int  // the inner packet's length of each, in bytes
+	copied []bool // of each: DF is set because the inner packet has it set
 }
+
+// minTunnelMTU is the least MTU, in bytes, that adit chooses for a TUN, whatever
+// the path has room for (RFC 8200 5). So an inner packet of this length must be
+// carried, also where the outside cannot take it in one piece.
+const minTunnelMTU = 1280
 
 func newSendBatch(to Sender, size int) sendBatch {
-	return sendBatch{to: to, grams: make([]packet.Datagram, 0, size), inner: make([]int, 0, size)}
+	return sendBatch{to: to, grams: make([]packet.Datagram, 0, size), inner: make([]int, 0, size), copied: make([]bool, 0, size)}
 }
 
-// commit adds d, which carries an inner packet of that many bytes.
-func (b *sendBatch) commit(d packet.Datagram, inner int) {
+// commit adds d, which carries an inner packet of that many bytes. copied tells
+// that d.DF is the inner packet's and no one's wish.
+func (b *sendBatch) commit(d packet.Datagram, inner int, copied bool) {
+	b.copied = append(b.copied, copied)
 	b.grams = append(b.grams, d)
 	b.inner = append(b.inner, inner)
 }
 
 // flush sends everything and says what became of it. An error of the kernel
 // (EPERM, ENOBUFS, ENETUNREACH, EMSGSIZE …) costs the datagram that it belongs
-// to and never stops the worker.
+// to and never stops the worker. Deviation from RFC 4301 8.1: where a copied DF
+// is all that keeps such a packet here, it leaves with DF clear.
 func (b *sendBatch) flush() (packets, bytes uint64, failed int) {
-	grams, inner := b.grams, b.inner
+	grams, inner, copied := b.grams, b.inner, b.copied
 	for len(grams) > 0 {
 		sent, err := b.to.WriteBatch(grams)
 		for _, n := range inner[:sent] {
@@ -32,6 +46,13 @@ func (b *sendBatch) flush() (packets, bytes uint64, failed int) {
 		}
 		packets += uint64(sent)
 		if err != nil && sent < len(grams) {
+			if grams[sent].DF && copied[sent] && inner[sent] <= minTunnelMTU && errors.Is(err, syscall.EMSGSIZE) {
+				// Whoever sent it keeps to the TUN's MTU and hears of
+				// no smaller one: it leaves in fragments.
+				grams[sent].DF = false
+				grams, inner, copied = grams[sent:], inner[sent:], copied[sent:]
+				continue
+			}
 			failed++
 			sent++
 		} else if sent == 0 {
@@ -40,8 +61,8 @@ func (b *sendBatch) flush() (packets, bytes uint64, failed int) {
 			failed += len(grams)
 			sent = len(grams)
 		}
-		grams, inner = grams[sent:], inner[sent:]
+		grams, inner, copied = grams[sent:], inner[sent:], copied[sent:]
 	}
-	b.grams, b.inner = b.grams[:0], b.inner[:0]
+	b.grams, b.inner, b.copied = b.grams[:0], b.inner[:0], b.copied[:0]
 	return packets, bytes, failed
 }

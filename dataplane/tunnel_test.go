@@ -2,6 +2,7 @@ package dataplane
 
 import (
 	"encoding/binary"
+	"syscall"
 	"testing"
 
 	"github.com/adit-ipsec/adit/internal/packet"
@@ -101,5 +102,43 @@ func TestRFC4301_5_1_2_InnerHeaderUnchanged(t *testing.T) {
 	open, err := r.opened(got[0], 1)
 	if err != nil || string(open.Payload) != string(p) {
 		t.Errorf("expected % x, saw % x, %v", p, open.Payload, err)
+	}
+}
+
+// The TUN's MTU never falls below 1280. Where the outside has no room for that,
+// an inner packet with DF must not vanish: nobody would tell its sender. With
+// df: set, or beyond 1280 bytes, it is the operator's business.
+func TestOuterDFYieldsWhereTheTUNPromisesMoreThanThePath(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		mode  sad.DFMode
+		bytes int
+		fits  bool
+	}{
+		{"copied, 1280 bytes", sad.DFCopy, 1280, true},
+		{"copied, 1281 bytes", sad.DFCopy, 1281, false},
+		{"set", sad.DFSet, 1280, false},
+	} {
+		r := newRig(t, options{tunnel: sad.Tunnel{DF: c.mode}})
+		r.wires[wireUDP].fail = func(d *packet.Datagram) error {
+			if d.DF && d.Len > 1252 {
+				return syscall.EMSGSIZE
+			}
+			return nil
+		}
+		small := inner{src: hostA, dst: hostB, payload: "small", df: true}.udp()
+		large := inner{src: hostA, dst: hostB, payload: string(make([]byte, c.bytes-28)), df: true}.udp()
+		var got []sent
+		want := map[DropReason]uint64{OutSendError: 1}
+		if c.fits {
+			want = nil
+		}
+		r.counts(want, func() { got = r.send(small, large, small) })
+		switch {
+		case c.fits && (len(got) != 3 || !got[0].DF || got[1].DF || !got[2].DF):
+			t.Errorf("%s: expected 3 datagrams, the middle one without DF, saw %d", c.name, len(got))
+		case !c.fits && (len(got) != 2 || !got[0].DF || !got[1].DF):
+			t.Errorf("%s: expected the 2 small datagrams with DF, saw %d", c.name, len(got))
+		}
 	}
 }
