@@ -15,8 +15,10 @@ type routePlan struct {
 	throw []netip.Prefix // past the TUN, out of what lies in into
 }
 
-// planRoutes derives routes from policies. What a protect policy calls remote
-// leads into the TUN, and the gateway decides there, packet by packet. Past the
+// planRoutes derives routes from policies. What a protect or discard policy
+// calls remote leads into the TUN, and the gateway decides there, packet by
+// packet; only a discard of everything does not, which would cut the host off:
+// it speaks of what enters the TUN for other reasons. Past the
 // TUN go local networks and what is bypassed whole; a mistake there is a leak,
 // and a mistake the other way only a packet that the gateway drops, so that
 // every doubt leads into the TUN. connected are the networks that the host's
@@ -24,9 +26,7 @@ type routePlan struct {
 func planRoutes(policies []spd.Policy, connected []netip.Prefix) routePlan {
 	var plan routePlan
 	for i := range policies {
-		if policies[i].Action == spd.Protect {
-			plan.into = append(plan.into, prefixes(policies[i].Selector.Remote)...)
-		}
+		plan.into = append(plan.into, ledIn(&policies[i])...)
 	}
 	for i := range policies {
 		switch s := &policies[i].Selector; policies[i].Action {
@@ -37,26 +37,37 @@ func planRoutes(policies []spd.Policy, connected []netip.Prefix) routePlan {
 		case spd.Bypass:
 			plan.throw = append(plan.throw, bypassed(s, policies[:i])...)
 		case spd.Discard:
+			for _, local := range prefixes(s.Local) {
+				plan.throw = append(plan.throw, standsIn(local, connected)...)
+			}
 		}
 	}
 	plan.into, plan.throw = tidy(plan.into), tidy(plan.throw)
-	// Protect wins where both say the same prefix, and a throw outside all
-	// protected prefixes changes nothing.
+	// The TUN wins where both say the same prefix, and a throw outside all
+	// that leads there changes nothing.
 	plan.throw = slices.DeleteFunc(plan.throw, func(t netip.Prefix) bool {
 		return !slices.ContainsFunc(plan.into, func(p netip.Prefix) bool { return within(t, p) }) || slices.Contains(plan.into, t)
 	})
 	return plan
 }
 
-// localThrows is the part of local, one of the local prefixes of s, that is
-// surely local although a protected prefix holds it: a network that the host
-// stands in, or one that s itself names on both sides, as in "10.1.0.0/24 to
-// 10.0.0.0/8", unless another policy calls it remote more precisely than s.
-func localThrows(local netip.Prefix, s *spd.Selector, policies []spd.Policy, connected []netip.Prefix) []netip.Prefix {
+// ledIn is the remote prefixes of a policy that lead into the TUN.
+func ledIn(p *spd.Policy) []netip.Prefix {
+	remote := prefixes(p.Selector.Remote)
+	switch p.Action {
+	case spd.Protect:
+		return remote
+	case spd.Discard:
+		return slices.DeleteFunc(remote, func(r netip.Prefix) bool { return r.Bits() == 0 })
+	}
+	return nil
+}
+
+// standsIn is the part of local that lies in a network that the host stands in.
+func standsIn(local netip.Prefix, connected []netip.Prefix) (list []netip.Prefix) {
 	if local.Bits() == 0 {
 		return nil // "any" names no network
 	}
-	var list []netip.Prefix
 	for _, c := range connected {
 		switch {
 		case within(local, c):
@@ -64,6 +75,19 @@ func localThrows(local netip.Prefix, s *spd.Selector, policies []spd.Policy, con
 		case within(c, local):
 			list = append(list, c)
 		}
+	}
+	return list
+}
+
+// localThrows is the part of local, one of the local prefixes of s, that is
+// surely local although a prefix that leads into the TUN holds it: a network
+// that the host stands in, or one that s itself names on both sides, as in
+// "10.1.0.0/24 to 10.0.0.0/8", unless another policy calls it remote more
+// precisely than s.
+func localThrows(local netip.Prefix, s *spd.Selector, policies []spd.Policy, connected []netip.Prefix) []netip.Prefix {
+	list := standsIn(local, connected)
+	if local.Bits() == 0 || slices.Equal(list, []netip.Prefix{local}) {
+		return list
 	}
 	around := -1 // the bits of the narrowest remote prefix of s that holds local
 	for _, remote := range prefixes(s.Remote) {
@@ -75,10 +99,7 @@ func localThrows(local netip.Prefix, s *spd.Selector, policies []spd.Policy, con
 		return list
 	}
 	for i := range policies {
-		if policies[i].Action != spd.Protect {
-			continue
-		}
-		for _, remote := range prefixes(policies[i].Selector.Remote) {
+		for _, remote := range ledIn(&policies[i]) {
 			if remote.Overlaps(local) && remote.Bits() > around {
 				return list
 			}

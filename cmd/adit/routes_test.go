@@ -49,6 +49,9 @@ func TestRoutesLeadEveryDoubtIntoTheTUN(t *testing.T) {
 		throw     string
 	}{
 		{"a site", []string{"protect 10.1.0.0/24 10.2.0.0/24"}, "10.1.0.0/24 192.0.2.0/24", "10.2.0.0/24", ""},
+		{"discard alone is led in: a reload from protect to discard lets nothing out", []string{"discard 10.1.0.0/24 10.2.0.0/24"}, "10.1.0.0/24", "10.2.0.0/24", ""},
+		{"discard around the LAN", []string{"discard 10.1.0.0/24 10.0.0.0/8"}, "10.1.0.0/24 192.0.2.0/24", "10.0.0.0/8", "10.1.0.0/24"},
+		{"discard of everything names no network", []string{"protect 10.1.0.0/24 10.2.0.0/24", "discard any any"}, "10.1.0.0/24", "10.2.0.0/24", ""},
 		{"both families", []string{"protect 10.1.0.0/24,2001:db8:a::/64 10.2.0.0/24,2001:db8:b::/64"}, "", "10.2.0.0/24 2001:db8:b::/64", ""},
 		{"a range", []string{"protect 10.1.0.0/24 10.2.0.8-10.2.0.11"}, "", "10.2.0.8/30", ""},
 		{"the LAN inside the remote prefix", []string{"protect 10.1.0.0/24 10.0.0.0/8"}, "", "10.0.0.0/8", "10.1.0.0/24"},
@@ -63,11 +66,11 @@ func TestRoutesLeadEveryDoubtIntoTheTUN(t *testing.T) {
 		{"bypassed whole, inside", []string{"bypass any 10.2.7.0/24", "protect 10.1.0.0/24 10.2.0.0/16"}, "", "10.2.0.0/16", "10.2.7.0/24"},
 		{"bypassed outside all protected prefixes", []string{"bypass any 10.3.0.0/24", "protect 10.1.0.0/24 10.2.0.0/16"}, "", "10.2.0.0/16", ""},
 		{"bypassed after it is protected", []string{"protect 10.1.0.0/24 10.2.0.0/16", "bypass any 10.2.7.0/24"}, "", "10.2.0.0/16", ""},
-		{"bypassed after it is discarded", []string{"discard any 10.2.7.9", "bypass any 10.2.7.0/24", "protect 10.1.0.0/24 10.2.0.0/16"}, "", "10.2.0.0/16", ""},
+		{"bypassed after it is discarded", []string{"discard any 10.2.7.9", "bypass any 10.2.7.0/24", "protect 10.1.0.0/24 10.2.0.0/16"}, "", "10.2.0.0/16 10.2.7.9/32", ""},
 		{"bypassed for one protocol", []string{"bypass any 10.2.7.0/24 icmp", "protect 10.1.0.0/24 10.2.0.0/16"}, "", "10.2.0.0/16", ""},
 		{"bypassed for one host", []string{"bypass 10.1.0.9 10.2.7.0/24", "protect 10.1.0.0/24 10.2.0.0/16"}, "", "10.2.0.0/16", ""},
 		{"bypassed for the other family's any", []string{"bypass ::/0,10.1.0.9 10.2.7.0/24,2001:db8::/32", "protect 10.1.0.0/24 10.2.0.0/16"}, "", "10.2.0.0/16", ""},
-		{"discard is not led into the TUN", []string{"discard any 10.2.0.0/16"}, "", "", ""},
+		{"bypassed before it is discarded", []string{"bypass any 10.2.7.0/24", "discard any 10.2.0.0/16"}, "", "10.2.0.0/16", "10.2.7.0/24"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			var policies []spd.Policy
