@@ -263,3 +263,25 @@ func TestDatabasesChangeUnderTraffic(t *testing.T) {
 	all.Wait()
 	p.close(t)
 }
+
+// skippingWire is a wire that had to skip what it received.
+type skippingWire struct{ *netsim.Endpoint }
+
+func (skippingWire) Skipped() uint64 { return 7 }
+
+func TestStatsShowWhatWiresSkipped(t *testing.T) {
+	defer goleak.VerifyNone(t)
+	end, err := netsim.NewNetwork().Endpoint(netip.MustParseAddrPort("192.0.2.1:4500"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	dev, _ := tun.NewMemory("mem", 1500)
+	gw, err := dataplane.New(dataplane.Config{TUN: dev, Wire: skippingWire{end}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = gw.Close() }()
+	if got := gw.Stats().Counter("InSkipped"); got != 7 {
+		t.Errorf("InSkipped: expected 7, saw %d", got)
+	}
+}

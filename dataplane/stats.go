@@ -38,7 +38,7 @@ type Counter struct {
 // are read one after the other, so that sums may be off by packets in flight.
 type Stats struct {
 	Uptime   time.Duration
-	Traffic  []Counter   // OutPackets, OutBytes, OutBypass, InPackets, InBytes, InKeepalives, EventsLost
+	Traffic  []Counter   // OutPackets, OutBytes, … InPackets, InBytes, … EventsLost
 	Drops    []Counter   // every DropReason by name, zero or not, in the order of the walks
 	SAs      []sad.Stats // every SA, in no order
 	Policies int
@@ -77,9 +77,11 @@ func (g *Gateway) Stats() Stats {
 		{"OutBytes", sum(bytes, out...)},
 		{"OutBypass", sum(func(c *counters) uint64 { return c.bypass.Load() }, out...)},
 		{"OutKeepalives", g.keepalives.Load()},
+		{"OutTruncated", g.truncated()},
 		{"InPackets", sum(packets, in...)},
 		{"InBytes", sum(bytes, in...)},
 		{"InKeepalives", sum(func(c *counters) uint64 { return c.keep.Load() }, in...)},
+		{"InSkipped", g.skipped()},
 		{"EventsLost", sum(func(c *counters) uint64 { return c.lost.Load() }, all...) + g.eventsLost.Load()},
 	}
 	for _, reason := range DropReasons() {
@@ -89,4 +91,24 @@ func (g *Gateway) Stats() Stats {
 		s.SAs = append(s.SAs, sa.Stats())
 	}
 	return s
+}
+
+// truncated is how often the TUN queue had more segments of a superpacket than
+// a batch holds, and lost the rest. Queues that cannot say count none.
+func (g *Gateway) truncated() uint64 {
+	if q, ok := g.queue.(interface{ Truncated() uint64 }); ok {
+		return q.Truncated()
+	}
+	return 0
+}
+
+// skipped is how many datagrams the wires received and did not hand on. Wires
+// that cannot say count none.
+func (g *Gateway) skipped() (total uint64) {
+	for _, wire := range g.wires {
+		if w, ok := wire.(interface{ Skipped() uint64 }); ok {
+			total += w.Skipped()
+		}
+	}
+	return total
 }

@@ -66,6 +66,14 @@ func (c *Conn) WriteBatch(m []Message) (sent int, err error) { return c.socket.W
 // LocalPort is the UDP port that the socket is bound to.
 func (c *Conn) LocalPort() uint16 { return c.socket.LocalPort() }
 
+// Skipped is how many received datagrams were not handed on: longer than a slot
+// or than their own header says, or fragments that the kernel should have
+// reassembled.
+func (c *Conn) Skipped() uint64 {
+	skips := c.socket.Skips()
+	return skips.Truncated + skips.Fragments
+}
+
 // Skips counts received datagrams that were not handed on.
 func (c *Conn) Skips() mmsg.Skips { return c.socket.Skips() }
 

@@ -16,9 +16,11 @@ var trafficCounters = []explanation{
 	{"OutBytes", "the bytes of the packets inside", ""},
 	{"OutBypass", "packets sent in clear, because a policy says bypass", "if it grows and should not: `adit policy list` shows which policies end in CLEAR"},
 	{"OutKeepalives", "NAT keepalives sent (RFC 3948 4)", ""},
+	{"OutTruncated", "reads of the TUN that held more segments than a batch, and lost the rest", "unusually small TCP segments: turn GRO off on the LAN interface (`ethtool -K lan0 gro off`), and report it"},
 	{"InPackets", "packets opened, checked and handed to the TUN", ""},
 	{"InBytes", "the bytes of the packets inside", ""},
 	{"InKeepalives", "NAT keepalives received; they prove nothing about the peer", ""},
+	{"InSkipped", "datagrams longer than any packet, or fragments that the kernel did not reassemble", "none are expected: capture on the outside interface"},
 	{"EventsLost", "events that the log did not fetch in time", "a flood: look at the drops beside it"},
 }
 

@@ -55,6 +55,14 @@ func (c *Conn) WriteBatch(m []packet.Datagram) (sent int, err error) { return c.
 // LocalPort is 0: raw IP has no ports.
 func (c *Conn) LocalPort() uint16 { return 0 }
 
+// Skipped is how many received packets were not handed on: longer than a slot
+// or than their own header says, or fragments that the kernel should have
+// reassembled.
+func (c *Conn) Skipped() uint64 {
+	skips := c.socket.Skips()
+	return skips.Truncated + skips.Fragments
+}
+
 // Skips counts received packets that were not handed on.
 func (c *Conn) Skips() mmsg.Skips { return c.socket.Skips() }
 
