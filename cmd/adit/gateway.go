@@ -306,6 +306,17 @@ func (g *gateway) openHost() error {
 		}
 		return g.host.Remove()
 	})
+	stop, err := g.host.Watch(func(err error) {
+		if err != nil {
+			g.log.Error("the routes into the TUN are not back: what is protected is refused until a reload (SIGHUP)", "error", err)
+			return
+		}
+		g.log.Warn("the TUN was down; its routes are back", "device", plan.Device)
+	})
+	if err != nil {
+		return err
+	}
+	g.defers(stop)
 	for _, note := range g.host.Notes() {
 		g.log.Warn(note)
 	}

@@ -55,3 +55,26 @@ func TestRootReloadFromProtectToDiscardLetsNothingOut(t *testing.T) {
 		t.Error(fmt.Sprintf("in clear on the wire: %d packets: ", clear), s)
 	}
 }
+
+// A TUN that an operator set down and up again carries as before.
+func TestRootTUNDownAndUpCarriesAgain(t *testing.T) {
+	root(t)
+	p := gatewaytest.NewPair(t, gatewaytest.Options{})
+	p.Start()
+	pings(t, p, p.B.Host4, 1)
+	if err := p.A.Gateway.Down("adit0"); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.A.Gateway.Up("adit0"); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(p.GatewayA.Log(), "its routes are back"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatalf("the routes did not come back:\n%s", p.GatewayA.Log())
+		}
+	}
+	pings(t, p, p.B.Host4, 3)
+	pings(t, p, p.B.Host6, 3)
+	p.GatewayA.Stop()
+	p.GatewayB.Stop()
+}
