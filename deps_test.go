@@ -46,9 +46,10 @@ controller < controller/agent, controller/server, controller/store;
 internal/ctl/controlv1 < internal/ctl;
 everything < bench, fuzz, test/*;
 bench < cmd/*;
+tests of internal/crypt also import internal/packet;
 
 # the core has no sockets, no files, no log and no clock of its own
-esp, ah, sad, spd, internal/packet, internal/replay import no net, log, os but net/netip;
+esp, ah, sad, spd, internal/packet, internal/crypt, internal/replay import no net, log, os but net/netip;
 dataplane import no ike, controller, config, encoding/json, net/http;
 ike import no dataplane, natt, net but net/netip;
 
@@ -59,7 +60,7 @@ only tests, test/*, fuzz, bench, cmd/adit, cmd/adit-bench import internal/netlab
 # other modules: each has its place
 only tests, test/*, internal/pcap import github.com/google/gopacket;
 only tests, test/*, fuzz import pgregory.net/rapid, github.com/google/go-cmp, go.uber.org/goleak, github.com/c2sp/wycheproof;
-only tests, internal/mmsg, internal/rawip, internal/tun, internal/hostnet, internal/netlab, test/*, bench, cmd/* import golang.org/x/sys;
+only tests, internal/crypt, internal/mmsg, internal/rawip, internal/tun, internal/hostnet, internal/netlab, test/*, bench, cmd/* import golang.org/x/sys;
 only tests, fuzz import golang.org/x/net;
 only tests, internal/tun, internal/netsim, dataplane, test/*, bench, cmd/* import golang.zx2c4.com/wireguard;
 only tests, esp, fuzz, test/* import golang.org/x/crypto;

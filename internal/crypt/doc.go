@@ -1,0 +1,12 @@
+// Package crypt owns the kernels that are worth assembler: today the internet
+// checksum, alone and together with a copy. Each has a twin in plain Go, which
+// is always built, on every machine, and which the tests and the fuzzing hold
+// equal to every kernel that the machine can run.
+//
+// The kernel is chosen once, when the program starts, by what the processor
+// has and the operating system saves (golang.org/x/sys/cpu asks both). There is
+// no switch to choose another: a kernel that is not right is a bug.
+//
+// It does not own packets. Headers, pseudo headers and the meaning of a sum
+// are internal/packet's and its callers'.
+package crypt

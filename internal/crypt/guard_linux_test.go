@@ -1,0 +1,81 @@
+package crypt
+
+import (
+	"fmt"
+	"os"
+	"runtime/debug"
+	"testing"
+
+	"golang.org/x/sys/unix"
+)
+
+// guarded is n bytes, rounded up to whole pages, between two pages that nobody
+// may touch.
+func guarded(t *testing.T, n int) []byte {
+	t.Helper()
+	page := os.Getpagesize()
+	n = (n + page - 1) / page * page
+	memory, err := unix.Mmap(-1, 0, n+2*page, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_ANON|unix.MAP_PRIVATE)
+	if err != nil {
+		t.Fatalf("mmap: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Munmap(memory); err != nil {
+			t.Errorf("munmap: %v", err)
+		}
+	})
+	for _, guard := range [][]byte{memory[:page], memory[page+n:]} {
+		if err := unix.Mprotect(guard, unix.PROT_NONE); err != nil {
+			t.Fatalf("mprotect: %v", err)
+		}
+	}
+	return memory[page : page+n]
+}
+
+// fault is what f's touch of a guard page says, or nil.
+func fault(f func()) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("%v", r)
+		}
+	}()
+	f()
+	return nil
+}
+
+func TestGuardPagesFault(t *testing.T) {
+	memory := guarded(t, 1)
+	behind := memory[:len(memory)+1]
+	if err := fault(func() { behind[len(memory)]++ }); err == nil {
+		t.Error("a write to the page behind: no fault, so the guard tests below could not fail")
+	}
+}
+
+// TestNothingOutsideIsTouched sums and copies every length that ends with a
+// page, and every one that begins with it.
+func TestNothingOutsideIsTouched(t *testing.T) {
+	const longest = 2048
+	src, dst := guarded(t, longest), guarded(t, longest)
+	for i := range src {
+		src[i] = byte(i * 37)
+	}
+	for n := range longest + 1 {
+		for name, cut := range map[string]func(b []byte) []byte{
+			"at the page's end":   func(b []byte) []byte { return b[len(b)-n:] },
+			"at the page's start": func(b []byte) []byte { return b[:n] },
+		} {
+			s, d := cut(src), cut(dst)
+			want := reference(s, 1)
+			for _, k := range Kernels() {
+				var sum, copied uint16
+				if err := fault(func() { sum = k.Checksum(s, 1) }); err != nil || sum != want {
+					t.Fatalf("%v: Checksum of %d bytes %s: %#x, %v; want %#x and no fault", k, n, name, sum, err, want)
+				}
+				if err := fault(func() { copied = k.Copy(d, s, 1) }); err != nil || copied != want {
+					t.Fatalf("%v: Copy of %d bytes %s: %#x, %v; want %#x and no fault", k, n, name, copied, err, want)
+				}
+			}
+		}
+	}
+}
