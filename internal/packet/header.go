@@ -37,22 +37,64 @@ func updateChecksum(field []byte, old, new uint16) {
 // Checksum is the one's complement sum of b in network byte order, folded to
 // 16 bits and not inverted, with initial added in: the internet checksum of
 // RFC 1071 without its last step.
+//
+// It adds eight bytes at a time in little-endian order, and swaps the result:
+// RFC 1071 2 (B), (C). internal/crypt has the same with vectors, for payloads.
 func Checksum(b []byte, initial uint16) uint16 {
-	var sum, carry uint64
-	for len(b) >= 8 {
-		sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(b), carry)
+	sum := uint64(bits.ReverseBytes16(initial))
+	var carry uint64
+	for len(b) >= 64 {
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[0:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[16:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[24:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[32:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[40:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[48:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[56:]), carry)
+		b = b[64:]
+	}
+	if len(b) >= 32 {
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[0:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[16:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[24:]), carry)
+		b = b[32:]
+	}
+	if len(b) >= 16 {
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[0:]), carry)
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), carry)
+		b = b[16:]
+	}
+	if len(b) >= 8 {
+		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b), carry)
 		b = b[8:]
 	}
-	var tail [8]byte
-	copy(tail[:], b)
-	sum, carry = bits.Add64(sum, binary.BigEndian.Uint64(tail[:]), carry)
-	sum, carry = bits.Add64(sum, uint64(initial), carry)
+	// Up to seven bytes are left, at an even place. A last odd byte is the upper
+	// half of its 16-bit word, which here, in the swapped order, is the lower.
+	if len(b) >= 4 {
+		sum, carry = bits.Add64(sum, uint64(binary.LittleEndian.Uint32(b)), carry)
+		b = b[4:]
+	}
+	if len(b) >= 2 {
+		sum, carry = bits.Add64(sum, uint64(binary.LittleEndian.Uint16(b)), carry)
+		b = b[2:]
+	}
+	if len(b) == 1 {
+		sum, carry = bits.Add64(sum, uint64(b[0]), carry)
+	}
+	return fold(sum, carry)
+}
+
+// fold adds carry to sum and brings it down to 16 bits, in network byte order.
+// A word added to itself turned by half its width has the one's complement sum
+// of its halves on top. The result is 0 only for zeros.
+func fold(sum, carry uint64) uint16 {
 	sum, carry = bits.Add64(sum, carry, 0)
 	sum += carry
-	for sum > 0xffff {
-		sum = sum>>16 + sum&0xffff
-	}
-	return uint16(sum)
+	half := uint32((sum + bits.RotateLeft64(sum, 32)) >> 32)
+	half += bits.RotateLeft32(half, 16)
+	return bits.ReverseBytes16(uint16(half >> 16))
 }
 
 // PseudoChecksum is the sum of the pseudo header of f with protocol and length
