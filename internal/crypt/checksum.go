@@ -54,10 +54,10 @@ func (k Kernel) Checksum(b []byte, initial uint16) uint16 {
 	return checksum(k, b, initial)
 }
 
-// checksum adds in the machine's order and swaps the bytes at the end. RFC
+// checksum adds in little-endian order and swaps the bytes at the end. RFC
 // 1071 2 (B): "The sum of 16-bit integers can be computed in either byte
-// order." It adds eight bytes a step, which 2 (C) allows: "the one's complement
-// sum may be computed on a wider word".
+// order." It adds eight bytes a step, as 2 (C) has it: "Instead we can add them
+// in "parallel" by exploiting the larger word size."
 func checksum(k Kernel, b []byte, initial uint16) uint16 {
 	sum := uint64(bits.ReverseBytes16(initial))
 	if k != Plain && len(b) >= wideMin {
