@@ -24,8 +24,9 @@ import (
 // copy of each packet into the gateway's buffers.
 type Engine struct {
 	Suite     string
-	Size      int // inner packet, bytes, at least 28
-	Policies  int // 1 and up; the packet's own is the last
+	Size      int   // inner packet, bytes, at least 28
+	Mix       []int // sizes that take turns, in place of Size
+	Policies  int   // 1 and up; the packet's own is the last
 	Direction packet.Direction
 }
 
@@ -42,11 +43,19 @@ const engineSPI = 0x1001
 // Run carries that many packets and returns how long the gateway took, from the
 // first read to the last packet out.
 func (e Engine) Run(packets int) (time.Duration, error) {
-	load, err := e.prepare(packets)
+	run, err := e.prepare(packets)
 	if err != nil {
 		return 0, err
 	}
-	return load.run()
+	return run.run()
+}
+
+// engineLoad is what several runs have in common: policies, keys and packets.
+type engineLoad struct {
+	table   *spd.Table
+	params  sad.Params
+	packets [][]byte // that the feed hands out
+	count   int      // of packets in one run
 }
 
 // engineRun is an Engine made ready: everything that is not measured is done.
@@ -59,42 +68,71 @@ type engineRun struct {
 }
 
 func (e Engine) prepare(packets int) (*engineRun, error) {
+	load, err := e.load(packets)
+	if err != nil {
+		return nil, err
+	}
+	return load.prepare(e.Direction)
+}
+
+func (e Engine) load(packets int) (*engineLoad, error) {
 	suite, err := esp.ParseSuite(e.Suite)
 	if err != nil {
 		return nil, err
 	}
-	table, err := e.table()
-	if err != nil {
+	l := &engineLoad{params: e.params(suite), count: packets}
+	if l.table, err = e.table(); err != nil {
 		return nil, err
 	}
-	params := e.params(suite)
+	if e.Direction == packet.Outbound {
+		for _, size := range e.sizes() {
+			l.packets = append(l.packets, innerPacket(engineLocal, engineRemote, size))
+		}
+		return l, nil
+	}
+	l.packets, err = e.sealed(l.params, packets)
+	return l, err
+}
+
+// prepare makes a gateway, which has seen none of the load's packets yet.
+func (l *engineLoad) prepare(d packet.Direction) (run *engineRun, err error) {
 	closed := make(chan struct{})
-	run := &engineRun{
-		feed: &feed{start: make(chan struct{}), closed: closed, left: packets},
-		sink: &sink{want: int64(packets), done: make(chan struct{})},
+	run = &engineRun{
+		feed: &feed{packets: l.packets, start: make(chan struct{}), closed: closed, left: l.count},
+		sink: &sink{want: int64(l.count), done: make(chan struct{})},
 	}
 	idle := &feed{start: make(chan struct{}), closed: closed}
 	run.tun = &memoryTUN{feed: idle, sink: run.sink, events: make(chan wgtun.Event)}
 	run.wire = &memoryWire{feed: idle, sink: run.sink}
-	if e.Direction == packet.Outbound {
-		run.feed.packets = [][]byte{innerPacket(engineLocal, engineRemote, e.Size)}
+	if d == packet.Outbound {
 		run.tun.feed = run.feed
 	} else {
-		if run.feed.packets, err = e.sealed(params, packets); err != nil {
-			return nil, err
-		}
 		run.wire.feed = run.feed
 	}
 	run.gateway, err = dataplane.New(dataplane.Config{TUN: run.tun, Wire: run.wire})
 	if err != nil {
 		return nil, err
 	}
-	run.gateway.ApplyPolicy(table)
-	return run, run.gateway.Install(params)
+	run.gateway.ApplyPolicy(l.table)
+	return run, run.gateway.Install(l.params)
 }
 
+// sizes is the mix, or the one size.
+func (e Engine) sizes() []int {
+	if len(e.Mix) > 0 {
+		return e.Mix
+	}
+	return []int{e.Size}
+}
+
+// run is walk, and the gateway's end.
 func (r *engineRun) run() (time.Duration, error) {
 	defer func() { _ = r.gateway.Close() }()
+	return r.walk()
+}
+
+// walk carries the packets.
+func (r *engineRun) walk() (time.Duration, error) {
 	start := time.Now()
 	close(r.feed.start)
 	select {
@@ -147,20 +185,26 @@ func (e Engine) sealed(p sad.Params, packets int) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	inner := innerPacket(engineRemote, engineLocal, e.Size)
-	length := p.Suite.SealedLen(e.Size)
-	memory := make([]byte, packets*length)
+	var inners [][]byte
+	longest, total := 0, 0
+	for _, size := range e.sizes() {
+		inners = append(inners, innerPacket(engineRemote, engineLocal, size))
+		longest, total = max(longest, size), total+p.Suite.SealedLen(size)
+	}
+	memory := make([]byte, (packets/len(inners)+1)*total)
 	scratch := esp.NewScratch()
-	src := make([]byte, e.Size, e.Size+packet.Tailroom)
+	src := make([]byte, longest, longest+packet.Tailroom)
 	all := make([][]byte, packets)
 	for i := range all {
+		inner := inners[i%len(inners)]
+		length := p.Suite.SealedLen(len(inner))
 		copy(src, inner)
-		job := []esp.Packet{{Seq: uint64(i + 1), NextHeader: packet.ProtoIPv4, Payload: src, Wire: memory[i*length : (i+1)*length]}}
+		job := []esp.Packet{{Seq: uint64(i + 1), NextHeader: packet.ProtoIPv4, Payload: src[:len(inner)], Wire: memory[:length:length]}}
 		transform.Seal(scratch, p.SPI, job)
 		if job[0].Err != nil {
 			return nil, job[0].Err
 		}
-		all[i] = job[0].Wire
+		all[i], memory = job[0].Wire, memory[length:]
 	}
 	return all, nil
 }

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,9 @@ type NamespaceOptions struct {
 	Suite  string
 	Raw    bool // protocol 50 in place of UDP 4500
 
+	// WireGuard is the wireguard-go program, in the place of Binary.
+	WireGuard string
+
 	// A veth hands segmentation and checksums on undone, so that a burst of
 	// segments crosses the "wire" as one packet. That flatters whoever sends
 	// bursts; no wire does it.
@@ -42,6 +46,7 @@ type Namespaces struct {
 	dir      string // configurations, state and control sockets
 	binary   string
 	gateways []*netlab.Process
+	sockets  []string // that a gateway which was killed leaves behind
 }
 
 // NewNamespaces raises the network and waits until the gateways are up. It
@@ -56,10 +61,13 @@ func NewNamespaces(ctx context.Context, o NamespaceOptions) (*Namespaces, error)
 		err = n.noUDPSegmentation()
 	}
 	if err == nil {
-		if o.Binary == "" {
-			err = n.routeInClear()
-		} else {
+		switch {
+		case o.WireGuard != "":
+			err = n.startWireGuard(ctx, o.WireGuard)
+		case o.Binary != "":
 			err = n.startGateways(ctx, o)
+		default:
+			err = n.routeInClear()
 		}
 	}
 	if err != nil {
@@ -75,6 +83,14 @@ func (n *Namespaces) Close() error {
 		errs = append(errs, p.Stop(10*time.Second))
 	}
 	errs = append(errs, n.net.Close())
+	for _, socket := range n.sockets {
+		if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	if len(n.sockets) > 0 && wireGuardDirOurs.Load() {
+		_ = os.Remove(wireGuardDir) // stays where others use it
+	}
 	if n.dir != "" {
 		errs = append(errs, os.RemoveAll(n.dir))
 	}
@@ -172,28 +188,54 @@ func (n *Namespaces) control(name string) string { return filepath.Join(n.dir, n
 // startGateway runs the program in the node and waits until it is up. What it
 // logs goes to a file; the error quotes it.
 func (n *Namespaces) startGateway(ctx context.Context, node *netlab.Node, name, config string) error {
-	file, logFile := filepath.Join(n.dir, name+".yaml"), filepath.Join(n.dir, name+".log")
+	file := filepath.Join(n.dir, name+".yaml")
 	if err := os.WriteFile(file, []byte(config), 0o600); err != nil {
 		return err
 	}
-	log, err := os.Create(logFile)
+	logFile, _, err := n.startLogged(node, exec.Command(n.binary, "run", "-c", file))
 	if err != nil {
 		return err
 	}
-	defer log.Close() // the child has its own
-	cmd := exec.Command(n.binary, "run", "-c", file)
-	cmd.Stdout, cmd.Stderr = log, log
-	p, err := node.Start(cmd)
-	if err != nil {
-		return err
-	}
-	n.gateways = append(n.gateways, p)
 	status := exec.CommandContext(ctx, n.binary, "status", "--wait", "20s", "--control", n.control(name))
 	if out, err := status.CombinedOutput(); err != nil {
 		said, _ := os.ReadFile(logFile)
 		return fmt.Errorf("bench: the gateway in %s did not come up: %w: %s; its log: %s", node.Name(), err, out, said)
 	}
 	return nil
+}
+
+// startLogged starts a gateway in the node; what it says goes to a file. It has
+// a process group of its own: a terminal's SIGINT reaches this program, which
+// then ends its gateways, and not them at the same time.
+func (n *Namespaces) startLogged(node *netlab.Node, cmd *exec.Cmd) (logFile string, p *netlab.Process, err error) {
+	logFile = filepath.Join(n.dir, node.Name()+".log")
+	log, err := os.Create(logFile)
+	if err != nil {
+		return "", nil, err
+	}
+	defer log.Close() // the child has its own
+	cmd.Stdout, cmd.Stderr = log, log
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if p, err = node.Start(cmd); err != nil {
+		return "", nil, err
+	}
+	n.gateways = append(n.gateways, p)
+	return logFile, p, nil
+}
+
+// ended says which gateways have ended by themselves, and what they said last.
+func (n *Namespaces) ended() error {
+	var errs []error
+	for i, node := range []*netlab.Node{n.net.A.Gateway, n.net.B.Gateway}[:len(n.gateways)] {
+		select {
+		case <-n.gateways[i].Done():
+			said, _ := os.ReadFile(filepath.Join(n.dir, node.Name()+".log"))
+			how := n.gateways[i].Cmd.ProcessState.String()
+			errs = append(errs, fmt.Errorf("bench: the gateway in %s has ended by itself (%s): %s", node.Name(), how, said[max(0, len(said)-2000):]))
+		default:
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // Measured is what a piece of work took.

@@ -1,0 +1,197 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestRunEngineReportsEveryRow: each combination on each walk, all rounds, and
+// figures that agree with each other.
+func TestRunEngineReportsEveryRow(t *testing.T) {
+	lines := 0
+	r, err := RunEngine(t.Context(), EngineOptions{
+		Suites: []string{"aes128gcm16", "aes128-sha256"}, Sizes: []string{"64", "imix"}, Policies: []int{1, 3},
+		Rounds: 2, Duration: time.Millisecond, Progress: func(string) { lines++ },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(r.Rows) != 16 || lines < 32 {
+		t.Fatalf("%d rows, %d lines of progress; want 16, and a line for each round of each", len(r.Rows), lines)
+	}
+	seen := map[string]bool{}
+	for _, row := range r.Rows {
+		seen[row.Walk+row.Suite+row.Size+string(rune('0'+row.Policies))] = true
+		bytes := 64.0
+		if row.Size == "imix" {
+			bytes = 4160.0 / 12
+		}
+		ns, packets, gbit := row.Nanoseconds.Rounds, row.Packets.Rounds, row.Gigabits.Rounds
+		if len(ns) != 2 || len(packets) != 2 || len(gbit) != 2 || len(row.CPU.Rounds) != 2 || len(row.Allocations.Rounds) != 2 {
+			t.Fatalf("%+v: want two rounds of everything", row)
+		}
+		for i := range ns {
+			if ns[i] <= 0 || row.CPU.Rounds[i] <= 0 || !near(packets[i]*ns[i], 1e9) || !near(gbit[i]*ns[i], 8*bytes) {
+				t.Errorf("round %d of %+v does not add up", i, row)
+			}
+		}
+	}
+	if len(seen) != 16 {
+		t.Errorf("rows are not all different: %v", seen)
+	}
+}
+
+func near(a, b float64) bool { return a > b*0.999 && a < b*1.001 }
+
+func TestRunEngineEndsWhenAsked(t *testing.T) {
+	asked := errors.New("asked to end")
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(asked)
+	_, err := RunEngine(ctx, EngineOptions{Suites: []string{"aes128gcm16"}, Sizes: []string{"64"}, Policies: []int{1},
+		Rounds: 1, Duration: time.Hour, Progress: func(string) {}})
+	if !errors.Is(err, asked) {
+		t.Errorf("got %v, want %v", err, asked)
+	}
+}
+
+// TestEngineMixCarriesEveryPacket: sizes take turns on both walks.
+func TestEngineMixCarriesEveryPacket(t *testing.T) {
+	for _, o := range []EngineOptions{{Suites: []string{"aes128gcm16"}, Sizes: []string{"imix"}, Policies: []int{2}}} {
+		for _, row := range o.rows() {
+			load, err := row.engine.load(30)
+			if err != nil {
+				t.Fatal(err)
+			}
+			m, err := load.measure(row.engine.Direction, nil)
+			if err != nil || m.packets != 30 || m.took <= 0 {
+				t.Errorf("%s: %+v, %v", row.title(), m, err)
+			}
+		}
+	}
+}
+
+// TestWireGuardIsTheVersionOfGoMod: the rival is the version whose tun package
+// adit uses.
+func TestWireGuardIsTheVersionOfGoMod(t *testing.T) {
+	text, err := os.ReadFile("../go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := WireGuardModule + " " + WireGuardVersion; !strings.Contains(string(text), want) {
+		t.Errorf("go.mod does not require %s", want)
+	}
+}
+
+// TestResultsPutSystemsSideBySide: ratios are of the same round, and only where
+// they say something.
+func TestResultsPutSystemsSideBySide(t *testing.T) {
+	run := tunnelRun{}
+	for _, segmentation := range []string{"on", "off"} {
+		for _, system := range []string{SystemAdit, SystemWireGuard} {
+			c := &tunnelCell{test: tunnelTests[0], segmentation: segmentation, system: system}
+			c.values = [][]float64{{6, 8, 40}, {1, 2, 3}, {0, 0, 4}}
+			if system == SystemWireGuard {
+				c.values = [][]float64{{3, 2, 4}, {4, 4, 4}, {1, 0, 0}}
+			}
+			run.cells = append(run.cells, c)
+		}
+	}
+	results := run.results()
+	if len(results) != 2 || results[0].Segmentation != "on" || results[1].Segmentation != "off" || results[0].Test != "tcp1" {
+		t.Fatalf("got %+v", results)
+	}
+	goodput, retransmits := results[1].Metrics[0], results[1].Metrics[2]
+	if r := goodput.Ratio; r == nil || r.Min != 2 || r.Median != 4 || r.Max != 10 {
+		t.Errorf("ratio of goodput: %+v, want 2, 4, 10", r)
+	}
+	if s := goodput.Systems[SystemWireGuard]; s.Median != 3 || s.Max != 4 {
+		t.Errorf("the rival's goodput: %+v", s)
+	}
+	if retransmits.Ratio != nil {
+		t.Errorf("a ratio of retransmits: %+v", retransmits.Ratio)
+	}
+}
+
+// buildWireGuard builds the rival from the module of go.mod, so that tests need
+// no network.
+func buildWireGuard(t *testing.T) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "wireguard-go")
+	build := exec.Command("go", "build", "-buildvcs=false", "-o", path, WireGuardModule)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building wireguard-go: %v: %s", err, out)
+	}
+	return path
+}
+
+// TestRootRivalCarries: the rival's network carries every kind of traffic, its
+// processor time is seen, and nothing is left.
+func TestRootRivalCarries(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root: run the unprivileged tier with -skip Root")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	n := namespaces(ctx, t, NamespaceOptions{WireGuard: buildWireGuard(t), NoUDPSegmentation: true})
+	if s, err := n.Streams(ctx, 2, 1, 100*time.Millisecond); err != nil || s.Bytes == 0 || s.CPU <= 0 || s.Took < 100*time.Millisecond {
+		t.Errorf("TCP: %+v, %v", s, err)
+	}
+	if u, err := n.UDP(ctx, 1372, 500); err != nil || u.Received == 0 || u.CPU <= 0 {
+		t.Errorf("UDP: %+v, %v", u, err)
+	}
+	dir, sockets := n.dir, n.sockets
+	if err := n.Close(); err != nil {
+		t.Errorf("close: %v", err)
+	}
+	if len(sockets) != 2 {
+		t.Errorf("sockets: %v", sockets)
+	}
+	for _, path := range append(sockets, dir) {
+		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s is left: %v", path, err)
+		}
+	}
+}
+
+// TestRootStreamsEndWithTheirContext: an interrupt does not wait for TCP.
+func TestRootStreamsEndWithTheirContext(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root: run the unprivileged tier with -skip Root")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer cancel()
+	n := namespaces(t.Context(), t, NamespaceOptions{})
+	if m, err := n.Streams(ctx, 1, 1, time.Hour); err == nil {
+		t.Errorf("got %+v without an error", m)
+	}
+}
+
+// TestRootEndedGatewayIsNamed: where a gateway dies, the error says which, and
+// what it said last.
+func TestRootEndedGatewayIsNamed(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root: run the unprivileged tier with -skip Root")
+	}
+	n, err := NewNamespaces(t.Context(), NamespaceOptions{Binary: buildGateway(t), Suite: "aes128gcm16"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := n.ended(); err != nil {
+		t.Errorf("both gateways run, and it says: %v", err)
+	}
+	n.gateways[1].Kill()
+	<-n.gateways[1].Done()
+	if err := n.ended(); err == nil || !strings.Contains(err.Error(), "the gateway in gwB has ended by itself (signal: killed)") || !strings.Contains(err.Error(), "ready") {
+		t.Errorf("got %v", err)
+	}
+	if err := n.Close(); err == nil {
+		t.Error("closing says nothing of the gateway that was killed")
+	}
+}

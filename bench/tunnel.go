@@ -1,0 +1,377 @@
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/adit-ipsec/adit/esp"
+	"github.com/adit-ipsec/adit/internal/netlab"
+)
+
+// Names of the systems in a TunnelReport.
+const (
+	SystemAdit      = "adit"
+	SystemWireGuard = "wireguard-go"
+)
+
+// TunnelOptions say what RunTunnel measures.
+type TunnelOptions struct {
+	Adit         string // the program
+	Suite        string // adit's
+	WireGuard    string // the rival's program; "": adit alone
+	Tests        []string
+	Segmentation []string      // of UDP on the outside links: "on", "off", or both
+	Rounds       int           // each goes through all tests, and in each test through all systems
+	Duration     time.Duration // of one measurement, about
+	Progress     func(line string)
+}
+
+// Check says what is wrong with the options.
+func (o *TunnelOptions) Check() error {
+	if _, err := esp.ParseSuite(o.Suite); err != nil {
+		return err
+	}
+	if len(o.Tests) == 0 {
+		return fmt.Errorf("no tests: name some of %s", strings.Join(TunnelTests(), ","))
+	}
+	for i, name := range o.Tests {
+		if !slices.Contains(TunnelTests(), name) {
+			return fmt.Errorf("test %q: there are %s", name, strings.Join(TunnelTests(), ","))
+		}
+		if slices.Contains(o.Tests[:i], name) {
+			return fmt.Errorf("test %q is named twice", name)
+		}
+	}
+	return nil
+}
+
+// TunnelReport is what RunTunnel measured.
+type TunnelReport struct {
+	Kind     string         `json:"kind"` // "tunnel"
+	Started  time.Time      `json:"started"`
+	Machine  Machine        `json:"machine"`
+	Settings TunnelSettings `json:"settings"`
+	Systems  []System       `json:"systems"`
+	Notes    []string       `json:"notes"`
+	Results  []TunnelResult `json:"results"`
+}
+
+// TunnelSettings are the options that the results do not show.
+type TunnelSettings struct {
+	Rounds  int     `json:"rounds"`
+	Seconds float64 `json:"seconds"` // of one measurement, about
+}
+
+// System is one of those compared.
+type System struct {
+	Name     string `json:"name"`
+	Version  string `json:"version"`
+	Settings string `json:"settings"`
+}
+
+// TunnelResult is one test in one kind of network.
+type TunnelResult struct {
+	Test         string   `json:"test"`
+	Segmentation string   `json:"tx_udp_segmentation"` // on or off
+	Metrics      []Metric `json:"metrics"`
+}
+
+// Metric is one figure of a test, for each system.
+type Metric struct {
+	Name    string             `json:"name"`
+	Unit    string             `json:"unit"`
+	Better  string             `json:"better"` // higher or lower
+	Systems map[string]Summary `json:"systems"`
+	// Ratio is adit's figure by the rival's, round by round. Absent where
+	// there is no rival, or a ratio would say nothing.
+	Ratio *Summary `json:"ratio,omitempty"`
+}
+
+var tunnelNotes = []string{
+	"Two gateways, two hosts and a router share this machine's cores. Systems take turns: A B A B, round by round, each on a network of its own of the same kind. A ratio is adit's figure by the rival's of the same round.",
+	"CPU counts user and system time of both gateway processes, over payload that arrived. What the kernel does for them in others' time is not in it.",
+	"TCP is not hashed and repeats one block, so that the hosts cost little: that data arrives intact is for the tests to show.",
+	"UDP is offered as fast as one sender can, more than gateways carry: the loss says how far beyond the limit that was.",
+	"A veth hands UDP segments on unsegmented (segmentation on), as only some network cards do: segmentation off is the row of the others.",
+	"Figures of one machine are proportions, not promises.",
+}
+
+// RunTunnel raises a network for every system and kind of segmentation, and
+// measures all of them by turns. It needs root. Everything that it started has
+// ended when it returns.
+func RunTunnel(ctx context.Context, o TunnelOptions) (report *TunnelReport, err error) {
+	if err := o.Check(); err != nil {
+		return nil, err
+	}
+	report = &TunnelReport{Kind: "tunnel", Started: time.Now().UTC().Truncate(time.Second), Machine: ThisMachine(),
+		Settings: TunnelSettings{o.Rounds, o.Duration.Seconds()}, Notes: tunnelNotes}
+	run := tunnelRun{o: o}
+	defer func() {
+		if e := run.close(); e != nil {
+			report, err = nil, errors.Join(err, e)
+		}
+	}()
+	if report.Systems, err = run.raise(ctx); err != nil {
+		return nil, errors.Join(context.Cause(ctx), err)
+	}
+	o.Progress(fmt.Sprintf("measuring: %d rounds of %d measurements, about %v", o.Rounds, len(run.cells),
+		(time.Duration(o.Rounds*len(run.cells)) * (o.Duration + time.Second/2)).Round(time.Second)))
+	for round := range o.Rounds {
+		for _, c := range run.cells {
+			if err := run.measure(ctx, round, c); err != nil {
+				return nil, errors.Join(context.Cause(ctx), err)
+			}
+		}
+	}
+	report.Results = run.results()
+	return report, nil
+}
+
+// tunnelRun is a RunTunnel under way.
+type tunnelRun struct {
+	o     TunnelOptions
+	cells []*tunnelCell // in the order in which they are measured
+	nets  []*Namespaces
+}
+
+// tunnelCell is one system in one test and kind of network.
+type tunnelCell struct {
+	test         tunnelTest
+	segmentation string
+	system       string
+	net          *Namespaces
+	warm         bool
+	load         int         // how much work one measurement is, where the test counts it
+	values       [][]float64 // of each metric, round by round
+}
+
+// raise makes the networks and the list of what to measure.
+func (r *tunnelRun) raise(ctx context.Context) (systems []System, err error) {
+	version, err := ProgramVersion(r.o.Adit)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", r.o.Adit, err)
+	}
+	systems = append(systems, System{SystemAdit, version, r.o.Suite + " over UDP 4500 with ESN and a replay window; everything else as it comes"})
+	if r.o.WireGuard != "" {
+		if version, err = ProgramVersion(r.o.WireGuard); err != nil {
+			return nil, fmt.Errorf("%s: %w", r.o.WireGuard, err)
+		}
+		systems = append(systems, System{SystemWireGuard, version, WireGuardSettings})
+	}
+	nets := make(map[string]*Namespaces)
+	for _, segmentation := range r.o.Segmentation {
+		for _, s := range systems {
+			r.o.Progress(fmt.Sprintf("raising the network for %s, segmentation %s", s.Name, segmentation))
+			n, err := r.network(ctx, s.Name, segmentation)
+			if err != nil {
+				return nil, err
+			}
+			nets[segmentation+s.Name] = n
+		}
+	}
+	for _, segmentation := range r.o.Segmentation {
+		for _, name := range r.o.Tests {
+			for _, s := range systems {
+				test := tunnelTests[slices.IndexFunc(tunnelTests, func(t tunnelTest) bool { return t.name == name })]
+				r.cells = append(r.cells, &tunnelCell{test: test, segmentation: segmentation, system: s.Name,
+					net: nets[segmentation+s.Name], values: make([][]float64, len(test.metrics))})
+			}
+		}
+	}
+	return systems, nil
+}
+
+// network is a network with two gateways of a system that carries packets.
+func (r *tunnelRun) network(ctx context.Context, system, segmentation string) (*Namespaces, error) {
+	o := NamespaceOptions{NoUDPSegmentation: segmentation == "off"}
+	if system == SystemWireGuard {
+		o.WireGuard = r.o.WireGuard
+	} else {
+		o.Binary, o.Suite = r.o.Adit, r.o.Suite
+	}
+	n, err := NewNamespaces(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	r.nets = append(r.nets, n)
+	if _, err := n.Ping(ctx, 3); err != nil {
+		return nil, errors.Join(fmt.Errorf("bench: %s carries nothing: %w", system, err), n.ended())
+	}
+	return n, nil
+}
+
+func (r *tunnelRun) close() error {
+	var errs []error
+	for _, n := range r.nets {
+		errs = append(errs, n.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// measureGrace is what a measurement may take beyond three times its duration.
+const measureGrace = 60 * time.Second
+
+// measure is one round of a cell. In front of the first there is a short one
+// that is not counted: queues, caches and routes are then what they will be.
+func (r *tunnelRun) measure(ctx context.Context, round int, c *tunnelCell) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 3*r.o.Duration+measureGrace, errors.New("bench: the measurement does not come to an end"))
+	defer cancel()
+	fail := func(err error) error {
+		return errors.Join(fmt.Errorf("%s with %s, segmentation %s: %w", c.test.name, c.system, c.segmentation, err), c.net.ended())
+	}
+	if !c.warm {
+		if _, err := c.test.run(ctx, c, min(r.o.Duration, 300*time.Millisecond)); err != nil {
+			return fail(err)
+		}
+		c.warm = true
+	}
+	values, err := c.test.run(ctx, c, r.o.Duration)
+	if err != nil {
+		return fail(err)
+	}
+	line := fmt.Sprintf("round %d/%d  segmentation %-3s  %-8s  %-12s ", round+1, r.o.Rounds, c.segmentation, c.test.name, c.system)
+	for i, v := range values {
+		c.values[i] = append(c.values[i], v)
+		line += fmt.Sprintf("  %.*f %s", c.test.metrics[i].digits(v), v, c.test.metrics[i].label())
+	}
+	r.o.Progress(line)
+	return nil
+}
+
+// results puts the systems of each test side by side.
+func (r *tunnelRun) results() (all []TunnelResult) {
+	for i := 0; i < len(r.cells); {
+		first := r.cells[i]
+		result := TunnelResult{Test: first.test.name, Segmentation: first.segmentation}
+		cells := make(map[string]*tunnelCell)
+		for ; i < len(r.cells) && r.cells[i].test.name == first.test.name && r.cells[i].segmentation == first.segmentation; i++ {
+			cells[r.cells[i].system] = r.cells[i]
+		}
+		for m, spec := range first.test.metrics {
+			metric := Metric{Name: spec.name, Unit: spec.unit, Better: spec.better, Systems: make(map[string]Summary)}
+			for system, c := range cells {
+				metric.Systems[system] = Summarize(c.values[m])
+			}
+			if rival := cells[SystemWireGuard]; rival != nil && spec.ratio {
+				if of := ratios(cells[SystemAdit].values[m], rival.values[m]); len(of) > 0 {
+					s := Summarize(of)
+					metric.Ratio = &s
+				}
+			}
+			result.Metrics = append(result.Metrics, metric)
+		}
+		all = append(all, result)
+	}
+	return all
+}
+
+// tunnelTest is a piece of work and the figures that come of it.
+type tunnelTest struct {
+	name    string
+	metrics []metricSpec
+	run     func(ctx context.Context, c *tunnelCell, d time.Duration) ([]float64, error)
+}
+
+type metricSpec struct {
+	name, unit, better string
+	ratio              bool
+}
+
+func (m metricSpec) label() string { return strings.TrimSpace(m.unit + " " + m.name) }
+
+// digits is how many digits behind the point are worth showing.
+func (m metricSpec) digits(v float64) int {
+	switch {
+	case v >= 100 || v == float64(int64(v)):
+		return 0
+	case v >= 10:
+		return 1
+	}
+	return 2
+}
+
+var (
+	tcpMetrics = []metricSpec{
+		{"goodput", "Gbit/s", "higher", true}, {"CPU", "s/GB", "lower", true}, {"retransmits", "", "lower", false},
+	}
+	udpMetrics = []metricSpec{
+		{"delivered", "kpps", "higher", true}, {"CPU", "s/Mpacket", "lower", true},
+		{"goodput", "Gbit/s", "higher", true}, {"loss", "%", "lower", false}, {"offered", "kpps", "higher", false},
+	}
+	pingMetrics = []metricSpec{
+		{"median", "µs", "lower", true}, {"p99", "µs", "lower", true}, {"lost", "", "lower", false},
+	}
+)
+
+var tunnelTests = []tunnelTest{
+	{"tcp1", tcpMetrics, tcpTest(1, 0)},
+	{"tcp4", tcpMetrics, tcpTest(4, 0)},
+	{"tcp-both", tcpMetrics, tcpTest(1, 1)},
+	{"udp64", udpMetrics, udpTest(64)},
+	{"udp512", udpMetrics, udpTest(512)},
+	{"udp1372", udpMetrics, udpTest(1372)},
+	{"ping", pingMetrics, pingTest},
+}
+
+// TunnelTests names the tests: TCP of one flow, of four, of one in each
+// direction at once; UDP with so many bytes of payload; pings 20 ms apart.
+func TunnelTests() (names []string) {
+	for _, t := range tunnelTests {
+		names = append(names, t.name)
+	}
+	return names
+}
+
+func tcpTest(forward, backward int) func(context.Context, *tunnelCell, time.Duration) ([]float64, error) {
+	return func(ctx context.Context, c *tunnelCell, d time.Duration) ([]float64, error) {
+		m, err := c.net.Streams(ctx, forward, backward, d)
+		if err != nil {
+			return nil, err
+		}
+		return []float64{m.BitsPerSecond() / 1e9, m.CPUSecondsPerGB(), float64(m.Retransmits)}, nil
+	}
+}
+
+// probeDatagrams is the first run of a UDP test: it finds out how many
+// datagrams fill the time.
+const probeDatagrams = 5000
+
+func udpTest(size int) func(context.Context, *tunnelCell, time.Duration) ([]float64, error) {
+	return func(ctx context.Context, c *tunnelCell, d time.Duration) ([]float64, error) {
+		if c.load == 0 {
+			m, err := c.net.UDP(ctx, size, probeDatagrams)
+			if err != nil {
+				return nil, err
+			}
+			c.load = int(m.Offered()) // in a second
+		}
+		m, err := c.net.UDP(ctx, size, max(probeDatagrams, int(float64(c.load)*d.Seconds())))
+		if err != nil {
+			return nil, err
+		}
+		c.load = int(m.Offered())
+		return []float64{m.Delivered() / 1e3, m.CPU.Seconds() * 1e6 / float64(m.Received),
+			m.BitsPerSecond() / 1e9, m.Loss() * 100, m.Offered() / 1e3}, nil
+	}
+}
+
+// pingInterval is long enough for everything to fall asleep in between.
+const pingInterval = 20 * time.Millisecond
+
+func pingTest(ctx context.Context, c *tunnelCell, d time.Duration) ([]float64, error) {
+	count := min(max(10, int(d/pingInterval)), 1<<16)
+	s, err := netlab.Ping(ctx, c.net.net.A.Host, netlab.PingOptions{Dst: c.net.net.B.Host4, Count: count, Interval: pingInterval})
+	if err != nil {
+		return nil, err
+	}
+	if s.Received == 0 {
+		return nil, fmt.Errorf("bench: ping: %s", s)
+	}
+	return []float64{us(s.Median), us(s.P99), float64(s.Lost())}, nil
+}
+
+func us(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }
