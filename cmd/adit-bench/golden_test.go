@@ -1,0 +1,117 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/adit-ipsec/adit/bench"
+)
+
+// Reports with fixed figures, and what becomes of them.
+
+var (
+	fixedTime    = time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	fixedMachine = bench.Machine{CPU: "Some CPU <x>", Features: []string{"aes", "vaes"}, Cores: 2, GOMAXPROCS: 2,
+		Kernel: "Linux 6.1 x86_64", Go: "go1.26", Load: "0.10 0.20 0.30"}
+)
+
+func fixedEngine() *bench.EngineReport {
+	row := func(size, walk string, policies int, ns ...float64) bench.EngineRow {
+		inverse := make([]float64, len(ns))
+		for i, v := range ns {
+			inverse[i] = 1e9 / v
+		}
+		cycles := bench.Summarize([]float64{2100, 2000, 2200})
+		return bench.EngineRow{Suite: "aes128gcm16", Size: size, Policies: policies, Walk: walk,
+			Nanoseconds: bench.Summarize(ns), CPU: bench.Summarize(ns), Cycles: &cycles,
+			Allocations: bench.Summarize([]float64{0, 0.001, 0}), Packets: bench.Summarize(inverse), Gigabits: bench.Summarize([]float64{11.5, 12.5, 9})}
+	}
+	return &bench.EngineReport{Kind: "engine", Started: fixedTime, Machine: fixedMachine, Version: "adit v1",
+		Settings: bench.EngineSettings{Rounds: 3, Seconds: 0.2, IMIX: bench.IMIX}, Notes: []string{"A note."},
+		Rows: []bench.EngineRow{
+			row("64", "out", 1, 170, 180, 175), row("64", "in", 1, 160, 190, 185),
+			row("imix", "out", 10000, 300, 310, 305), row("imix", "in", 10000, 400, 380, 390),
+		}}
+}
+
+func fixedTunnel() *bench.TunnelReport {
+	metric := func(name, unit, better string, ratio bool, adit, rival []float64) bench.Metric {
+		m := bench.Metric{Name: name, Unit: unit, Better: better, Systems: map[string]bench.Summary{
+			bench.SystemAdit: bench.Summarize(adit), bench.SystemWireGuard: bench.Summarize(rival)}}
+		if ratio {
+			s := bench.Summarize([]float64{adit[0] / rival[0], adit[1] / rival[1]})
+			m.Ratio = &s
+		}
+		return m
+	}
+	return &bench.TunnelReport{Kind: "tunnel", Started: fixedTime, Machine: fixedMachine,
+		Settings: bench.TunnelSettings{Rounds: 2, Seconds: 3}, Notes: []string{"A note.", "Another."},
+		Systems: []bench.System{{Name: bench.SystemAdit, Version: "adit v1", Settings: "s"}, {Name: bench.SystemWireGuard, Version: "wg v2", Settings: "its defaults"}},
+		Results: []bench.TunnelResult{
+			{Test: "tcp1", Segmentation: "on", Metrics: []bench.Metric{
+				metric("goodput", "Gbit/s", "higher", true, []float64{4.4, 4}, []float64{2.2, 2.5}),
+				metric("CPU", "s/GB", "lower", true, []float64{2, 2.2}, []float64{5, 4}),
+				metric("retransmits", "", "lower", false, []float64{0, 3}, []float64{12, 1}),
+			}},
+			{Test: "udp64", Segmentation: "off", Metrics: []bench.Metric{
+				metric("delivered", "kpps", "higher", true, []float64{150, 140}, []float64{60, 200}),
+				metric("CPU", "s/Mpacket", "lower", true, []float64{8, 9}, []float64{20, 18}),
+				metric("goodput", "Gbit/s", "higher", true, []float64{0.08, 0.07}, []float64{0.03, 0.1}),
+				metric("loss", "%", "lower", false, []float64{40.5, 42}, []float64{80, 70}),
+			}},
+			{Test: "ping", Segmentation: "on", Metrics: []bench.Metric{
+				metric("median", "µs", "lower", true, []float64{310, 330}, []float64{610, 605}),
+				metric("p99", "µs", "lower", true, []float64{900, 950}, []float64{800, 700}),
+				metric("lost", "", "lower", false, []float64{0, 0}, []float64{0, 1}),
+			}},
+		}}
+}
+
+func TestGoldenReports(t *testing.T) {
+	engine, tunnel := fixedEngine(), fixedTunnel()
+	engineChart, tunnelChart := engineChart(engine), tunnelChart(tunnel)
+	alone := fixedTunnel()
+	alone.Systems = alone.Systems[:1]
+	noCycles := fixedEngine()
+	for i := range noCycles.Rows {
+		noCycles.Rows[i].Cycles = nil
+	}
+	for name, text := range map[string]string{
+		"engine.txt":           engineTable(engine),
+		"engine-no-cycles.txt": engineTable(noCycles),
+		"engine.svg":           engineChart.svg(),
+		"engine.json":          jsonText(t, engine),
+		"tunnel.txt":           tunnelTable(tunnel),
+		"tunnel-alone.txt":     tunnelTable(alone),
+		"tunnel.svg":           tunnelChart.svg(),
+		"tunnel.json":          jsonText(t, tunnel),
+	} {
+		file := filepath.Join("testdata", name)
+		if *update {
+			if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+		want, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if text != string(want) {
+			t.Errorf("%s (go test -update writes it anew):\n%s\nwant:\n%s", name, text, want)
+		}
+		if filepath.Ext(name) == ".svg" {
+			wellFormed(t, file)
+		}
+	}
+}
+
+func jsonText(t *testing.T, v any) string {
+	t.Helper()
+	text, err := reportJSON(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}

@@ -1,0 +1,132 @@
+package main
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/adit-ipsec/adit/bench"
+)
+
+// built builds a program into a folder of the test.
+func built(t *testing.T, name, pkg string) string {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Fatal("needs root: run the unprivileged tier with -skip Root")
+	}
+	path := filepath.Join(t.TempDir(), name)
+	build := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", path, pkg)
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("building %s: %v: %s", pkg, err, out)
+	}
+	return path
+}
+
+func builtAdit(t *testing.T) string {
+	t.Helper()
+	return built(t, "adit", "github.com/adit-ipsec/adit/cmd/adit")
+}
+
+// leftovers are the folders of runs that are there now.
+func leftovers(t *testing.T, dir string) []string {
+	t.Helper()
+	names, err := filepath.Glob(filepath.Join(dir, "*"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return names
+}
+
+// tunnelRun runs `tunnel` in a temporary folder of its own, and returns its
+// report. Nothing may be left.
+func tunnelRun(t *testing.T, args ...string) (r bench.TunnelReport, stdout string) {
+	t.Helper()
+	dir, temp := t.TempDir(), t.TempDir()
+	jsonFile, svgFile := filepath.Join(dir, "t.json"), filepath.Join(dir, "t.svg")
+	cmd := program(t, append([]string{"tunnel", "--rounds", "1", "--seconds", "0.3", "--json", jsonFile, "--svg", svgFile}, args...)...)
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	var out, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &out, &stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatalf("%v: %s%s", err, out.String(), stderr.String())
+	}
+	if left := leftovers(t, temp); len(left) > 0 {
+		t.Errorf("it left %v", left)
+	}
+	if !strings.Contains(stderr.String(), "round 1/1") {
+		t.Errorf("no progress on standard error: %s", stderr.String())
+	}
+	decode(t, jsonFile, &r)
+	wellFormed(t, svgFile)
+	return r, out.String()
+}
+
+// holds checks that every test has figures of every system, and ratios where
+// there are two.
+func holds(t *testing.T, r bench.TunnelReport, systems []string, results ...string) {
+	t.Helper()
+	var got, names []string
+	for _, s := range r.Systems {
+		names = append(names, s.Name)
+		if s.Version == "" || s.Settings == "" {
+			t.Errorf("%s: version %q, settings %q", s.Name, s.Version, s.Settings)
+		}
+	}
+	if !slices.Equal(names, systems) {
+		t.Errorf("systems %v, want %v", names, systems)
+	}
+	for _, result := range r.Results {
+		got = append(got, result.Test+" "+result.Segmentation)
+		main := result.Metrics[0]
+		if (main.Ratio != nil) != (len(systems) > 1) {
+			t.Errorf("%s: ratio %+v with %d systems", result.Test, main.Ratio, len(systems))
+		}
+		for _, m := range result.Metrics {
+			for _, s := range systems {
+				v, ok := m.Systems[s]
+				if !ok || len(v.Rounds) != 1 || m.Ratio != nil && v.Median <= 0 {
+					t.Errorf("%s, %s of %s: %+v", result.Test, m.Name, s, v)
+				}
+			}
+		}
+	}
+	if !slices.Equal(got, results) {
+		t.Errorf("results %v, want %v", got, results)
+	}
+}
+
+// TestRootTunnelAlone measures adit alone.
+func TestRootTunnelAlone(t *testing.T) {
+	r, stdout := tunnelRun(t, "--adit", builtAdit(t), "--tests", "tcp1,ping", "--segmentation", "on")
+	holds(t, r, []string{bench.SystemAdit}, "tcp1 on", "ping on")
+	if strings.Contains(stdout, "ratio  ") {
+		t.Errorf("a ratio without a rival:\n%s", stdout)
+	}
+}
+
+// TestRootTunnelAgainstWireGuard measures both by turns, in both kinds of
+// network.
+func TestRootTunnelAgainstWireGuard(t *testing.T) {
+	r, stdout := tunnelRun(t, "--adit", builtAdit(t), "--against", "wireguard-go",
+		"--wireguard-go", built(t, "wireguard-go", bench.WireGuardModule), "--tests", "tcp1,ping", "--segmentation", "both")
+	holds(t, r, []string{bench.SystemAdit, bench.SystemWireGuard}, "tcp1 on", "ping on", "tcp1 off", "ping off")
+	if !strings.Contains(stdout, "ratio") || !strings.Contains(stdout, bench.WireGuardVersion) {
+		t.Errorf("the table lacks the ratio, or the rival's version:\n%s", stdout)
+	}
+}
+
+// TestRootInterruptTakesEverythingDown: SIGINT in the middle of a run.
+func TestRootInterruptTakesEverythingDown(t *testing.T) {
+	temp := t.TempDir()
+	cmd := program(t, "tunnel", "--adit", builtAdit(t), "--tests", "tcp1", "--seconds", "3600")
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	interruptedRun(t, cmd, "measuring")
+	if left := leftovers(t, temp); len(left) > 0 {
+		t.Errorf("it left %v", left)
+	}
+}
