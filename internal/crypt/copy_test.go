@@ -14,7 +14,7 @@ func TestCopyOfEveryLengthAtEveryAlignment(t *testing.T) {
 	dst := make([]byte, longest+alignments+64)
 	canary := bytes.Repeat([]byte{0xa5}, len(dst))
 	for name, memory := range fills(longest + alignments + 64) {
-		for from := range alignments {
+		for from := 0; from < alignments; from += sweep {
 			sums := references(memory[from : from+longest])
 			for n := range longest + 1 {
 				src := memory[from : from+n]

@@ -4,8 +4,8 @@
 // equal to every kernel that the machine can run.
 //
 // The kernel is chosen once, when the program starts, by what the processor
-// has and the operating system saves (golang.org/x/sys/cpu asks both). There is
-// no switch to choose another: a kernel that is not right is a bug.
+// has and the operating system saves (golang.org/x/sys/cpu asks both). To compare,
+// GODEBUG=cpu.avx512bw=off leaves out the widest, GODEBUG=cpu.avx2=off all.
 //
 // It does not own packets. Headers, pseudo headers and the meaning of a sum
 // are internal/packet's and its callers'.
