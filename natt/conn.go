@@ -16,10 +16,25 @@ type Config struct {
 	// Socket buffers in bytes; 0: DefaultBuffer. Past the system's limit
 	// they need CAP_NET_ADMIN; without it they are as large as allowed.
 	ReceiveBuffer, SendBuffer int
+
+	Offload Offload // OffloadAuto unless set
 }
 
 // DefaultBuffer is the size asked for each socket buffer, in bytes.
 const DefaultBuffer = mmsg.DefaultBuffer
+
+// Offload says whether a Conn uses superpackets: many datagrams in one buffer
+// to and from the kernel (UDP GSO and GRO). Datagrams on the wire are the same.
+type Offload = mmsg.Offload
+
+// OffloadAuto uses superpackets where the kernel can, OffloadOff never.
+const (
+	OffloadAuto = mmsg.OffloadAuto
+	OffloadOff  = mmsg.OffloadOff
+)
+
+// Offloads is what became of superpackets on a Conn.
+type Offloads = mmsg.Offloads
 
 // Conn is a UDP socket that reads and writes batches. One goroutine may read
 // while others write; each direction locks once per batch.
@@ -39,7 +54,7 @@ type Conn struct {
 // Listen opens the socket. A port below 1024 and a Mark need privileges.
 func Listen(cfg Config) (*Conn, error) {
 	s, err := mmsg.ListenUDP(mmsg.Config{Address: cfg.Address, Port: cfg.Port, Mark: cfg.Mark,
-		ReceiveBuffer: cfg.ReceiveBuffer, SendBuffer: cfg.SendBuffer})
+		ReceiveBuffer: cfg.ReceiveBuffer, SendBuffer: cfg.SendBuffer, Offload: cfg.Offload})
 	if err != nil {
 		return nil, fmt.Errorf("UDP socket for ESP and IKE: %w", err)
 	}
@@ -59,8 +74,10 @@ func (c *Conn) ReadBatch(m []Message) (int, error) { return c.socket.ReadBatch(m
 // net.ErrClosed. It honours Addr, Local, TOS, DF and SegmentSize, waits while
 // the socket's buffer is full, and may be called by many goroutines at once.
 //
-// DF is an option of the whole socket: a change of DF inside a batch costs a
-// system call or two, so batches are best sorted by it.
+// Neighbours with the same Addr, Local, TOS and DF and the same length, the last
+// may be shorter, go to the kernel as one superpacket, so batches are best
+// sorted by them. DF is an option of the whole socket: a change of DF inside a
+// batch costs a system call or two more.
 func (c *Conn) WriteBatch(m []Message) (sent int, err error) { return c.socket.WriteBatch(m) }
 
 // LocalPort is the UDP port that the socket is bound to.
@@ -76,6 +93,10 @@ func (c *Conn) Skipped() uint64 {
 
 // Skips counts received datagrams that were not handed on.
 func (c *Conn) Skips() mmsg.Skips { return c.socket.Skips() }
+
+// Offloads is what became of superpackets on this socket: whether they are
+// sent and received, how many were, and what made it fall back.
+func (c *Conn) Offloads() Offloads { return c.socket.Offloads() }
 
 // Close ends the socket, wakes its readers and writers, and returns once they
 // have left.

@@ -17,8 +17,8 @@ type mmsghdr struct {
 }
 
 // control is the room for one datagram's control messages, aligned as struct
-// cmsghdr wants it. The most that comes is IPV6_PKTINFO, IPV6_TCLASS and
-// IP_TOS; the most that goes is one of each kind.
+// cmsghdr wants it. The most that comes is IPV6_PKTINFO, IPV6_TCLASS,
+// IP_TOS and UDP_GRO; the most that goes is one of each kind.
 type control [16]uint64
 
 func (c *control) bytes() []byte {
@@ -71,7 +71,7 @@ func putTrafficClass(b []byte, ipv4 bool, tos uint8) []byte {
 	return rest
 }
 
-// readControl fills d's Local and TOS from the control messages in b, which
+// readControl fills d's Local, TOS and SegmentSize (UDP_GRO) from the control messages in b, which
 // the kernel wrote.
 func readControl(b []byte, d *packet.Datagram) {
 	for len(b) >= unix.SizeofCmsghdr {
@@ -99,6 +99,8 @@ func readControlMessage(level, typ int32, data []byte, d *packet.Datagram) {
 		d.TOS = data[0] // one byte, unlike what is sent
 	case level == unix.SOL_IPV6 && typ == unix.IPV6_TCLASS && len(data) >= intLen:
 		d.TOS = uint8(binary.NativeEndian.Uint32(data))
+	case level == unix.SOL_UDP && typ == unix.UDP_GRO && len(data) >= intLen:
+		d.SegmentSize = int(binary.NativeEndian.Uint32(data))
 	}
 }
 

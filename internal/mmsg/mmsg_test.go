@@ -187,7 +187,7 @@ func TestFillSplitsRunsByDF(t *testing.T) {
 		}
 		runs := ""
 		for at := (cursor{}); at.index < len(m); {
-			at, _ = s.fill(m, at)
+			at, _ = s.fill(m, at, false)
 			runs += fmt.Sprintf(" %d", s.tx.end)
 		}
 		if runs[1:] != tt.runs {

@@ -29,11 +29,17 @@ type receiver struct {
 	want  int // headers prepared
 	got   int // datagrams received
 	errno syscall.Errno
+	poll  bool                  // an empty socket is not waited for
 	step  func(fd uintptr) bool // receiveStep, bound once
+
+	co coalesced
 }
 
 func (r *receiver) init(s *Socket) {
 	r.step = s.receiveStep
+	if s.offloads.gro {
+		r.co.mem = make([]byte, coalesceBuffers*coalesceLen)
+	}
 	for i := range r.hdrs {
 		h := &r.hdrs[i].hdr
 		h.Iov = &r.iovs[i]
@@ -55,6 +61,9 @@ func (s *Socket) ReadBatch(m []packet.Datagram) (int, error) {
 	r := &s.rx
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if s.offloads.gro {
+		return s.readCoalesced(m)
+	}
 	for {
 		if !r.prepare(m) {
 			return 0, errSlot
@@ -82,12 +91,16 @@ func (r *receiver) prepare(m []packet.Datagram) bool {
 		}
 		r.iovs[i].Base = &mem[packet.Headroom]
 		r.iovs[i].SetLen(room)
-		h := &r.hdrs[i].hdr
-		h.Namelen = unix.SizeofSockaddrInet6
-		h.SetControllen(int(unsafe.Sizeof(r.ctls[i])))
-		h.Flags = 0
+		r.prepareHeader(i)
 	}
 	return true
+}
+
+func (r *receiver) prepareHeader(i int) {
+	h := &r.hdrs[i].hdr
+	h.Namelen = unix.SizeofSockaddrInet6
+	h.SetControllen(int(unsafe.Sizeof(r.ctls[i])))
+	h.Flags = 0
 }
 
 // receiveStep runs in the poller: false means wait until the socket is readable.
@@ -100,7 +113,7 @@ func (s *Socket) receiveStep(fd uintptr) bool {
 			r.got = int(n)
 			return true
 		case errno == unix.EAGAIN:
-			return false
+			return r.poll
 		case errno == unix.EINTR || queuedByICMP(errno):
 			// Reading the error has taken it off the socket.
 		default:

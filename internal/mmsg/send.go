@@ -20,10 +20,16 @@ type sender struct {
 	mu sync.Mutex // guards all below; held for a whole batch
 
 	hdrs  [MaxBatch]mmsghdr
-	iovs  [MaxBatch]unix.Iovec
+	iovs  [maxVectors]unix.Iovec
 	names [MaxBatch]unix.RawSockaddrInet6
 	ctls  [MaxBatch]control
-	owner [MaxBatch]int // index of the datagram that each header is part of
+	start [MaxBatch]cursor // where each header begins
+
+	segments [MaxBatch]int // datagrams that each header makes
+	run      segmentRun
+
+	pause     int // batches to come that are sent plain
+	nextPause int // the pause in force or the last one; 0 since a superpacket was sent
 
 	next, end int // headers [next, end) are to be sent
 	errno     syscall.Errno
@@ -33,14 +39,18 @@ type sender struct {
 	dfKnown bool // dfSet holds
 
 	step func(fd uintptr) bool // sendStep, bound once
+
+	// sendmmsg is the system call; tests put others here.
+	sendmmsg func(fd uintptr, hdrs []mmsghdr) (int, syscall.Errno)
 }
 
+// maxVectors is how many pieces of memory one system call sends.
+const maxVectors = 4 * MaxBatch
+
 func (t *sender) init(s *Socket) {
-	t.step = s.sendStep
+	t.step, t.sendmmsg = s.sendStep, sendmmsg
 	for i := range t.hdrs {
 		h := &t.hdrs[i].hdr
-		h.Iov = &t.iovs[i]
-		h.SetIovlen(1)
 		h.Name = (*byte)(unsafe.Pointer(&t.names[i]))
 	}
 }
@@ -54,16 +64,23 @@ func (s *Socket) WriteBatch(m []packet.Datagram) (sent int, err error) {
 	t := &s.tx
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	at := cursor{}
+	at, super := cursor{}, s.superpacketsNow()
 	for at.index < len(m) {
 		var unfit syscall.Errno
-		at, unfit = s.fill(m, at)
+		at, unfit = s.fill(m, at, super)
 		if t.end > 0 {
 			if err := s.conn.Write(t.step); err != nil {
-				return t.owner[t.next], s.pollError(err)
+				return t.start[t.next].index, s.pollError(err)
+			}
+			if super {
+				s.countSent()
 			}
 			if t.errno != 0 {
-				return t.owner[t.next], t.errno
+				if !s.fallBack() {
+					return t.start[t.next].index, t.errno
+				}
+				at, super = t.start[t.next], false
+				continue
 			}
 		}
 		if unfit != 0 {
@@ -77,56 +94,54 @@ func (s *Socket) WriteBatch(m []packet.Datagram) (sent int, err error) {
 type cursor struct{ index, off int }
 
 // fill makes headers from at on, until they are used up, DF changes, or a
-// datagram cannot be sent: then its errno is returned with its place.
-func (s *Socket) fill(m []packet.Datagram, at cursor) (cursor, syscall.Errno) {
+// datagram cannot be sent: then its errno is returned with its place. With
+// super, datagrams share a header where they can.
+func (s *Socket) fill(m []packet.Datagram, at cursor, super bool) (cursor, syscall.Errno) {
 	t := &s.tx
-	t.next, t.end, t.errno = 0, 0, 0
+	t.next, t.end, t.errno, t.run = 0, 0, 0, segmentRun{}
 	t.df = m[at.index].DF
+	last := &m[at.index]
 	for at.index < len(m) && m[at.index].DF == t.df {
 		d := &m[at.index]
-		to, errno := s.destination(d)
-		if errno != 0 {
-			return at, errno
+		segment := d.Bytes()[at.off:]
+		if d.SegmentSize > 0 && len(segment) > d.SegmentSize {
+			segment = segment[:d.SegmentSize]
 		}
-		if at = s.fillDatagram(d, to, at); at.off > 0 {
-			return at, 0 // headers used up inside a segmented datagram
+		if t.joins(d, last, len(segment)) {
+			t.join(segment, at.off > 0)
+		} else {
+			if t.end == MaxBatch || t.run.vecs == len(t.iovs) {
+				return at, 0
+			}
+			to, errno := s.destination(d)
+			if errno != 0 {
+				return at, errno
+			}
+			s.fillHeader(d, to, segment, at)
+			t.run.open = super && len(segment) > 0
 		}
-		if t.end == MaxBatch {
-			return at, 0
+		last = d
+		if at.off += len(segment); at.off >= d.Len {
+			at = cursor{index: at.index + 1}
 		}
 	}
 	return at, 0
 }
 
-// fillDatagram makes the headers of one datagram, or of its segments.
-func (s *Socket) fillDatagram(d *packet.Datagram, to netip.Addr, at cursor) cursor {
-	t := &s.tx
-	b := d.Bytes()
-	for {
-		if t.end == MaxBatch {
-			return at
-		}
-		segment := b[at.off:]
-		if d.SegmentSize > 0 && len(segment) > d.SegmentSize {
-			segment = segment[:d.SegmentSize]
-		}
-		s.fillHeader(d, to, segment)
-		t.owner[t.end] = at.index
-		t.end++
-		at.off += len(segment)
-		if at.off >= len(b) {
-			return cursor{index: at.index + 1}
-		}
-	}
-}
-
-func (s *Socket) fillHeader(d *packet.Datagram, to netip.Addr, payload []byte) {
+// fillHeader makes a header with one datagram.
+func (s *Socket) fillHeader(d *packet.Datagram, to netip.Addr, payload []byte, at cursor) {
 	t := &s.tx
 	i := t.end
+	t.end++
+	t.start[i], t.segments[i] = at, 1
+	t.run.size, t.run.bytes = len(payload), len(payload)
 	h := &t.hdrs[i].hdr
 	h.Namelen = s.putAddr(&t.names[i], to, d.Addr.Port())
-	t.iovs[i].Base = unsafe.SliceData(payload)
-	t.iovs[i].SetLen(len(payload))
+	h.Iov = &t.iovs[t.run.vecs]
+	h.SetIovlen(1)
+	h.Iov.Base = unsafe.SliceData(payload)
+	h.Iov.SetLen(len(payload))
+	t.run.vecs++
 	room := t.ctls[i].bytes()
 	rest := room
 	if s.kind != kindClear {
@@ -184,10 +199,10 @@ func (s *Socket) sendStep(fd uintptr) bool {
 	for t.next < t.end {
 		// It returns how many went out before the first that failed, and an
 		// errno only when that is none.
-		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&t.hdrs[t.next])), uintptr(t.end-t.next), 0, 0, 0)
+		n, errno := t.sendmmsg(fd, t.hdrs[t.next:t.end])
 		switch errno {
 		case 0:
-			t.next += int(n)
+			t.next += n
 		case unix.EINTR:
 		case unix.EAGAIN:
 			return false
@@ -197,6 +212,11 @@ func (s *Socket) sendStep(fd uintptr) bool {
 		}
 	}
 	return true
+}
+
+func sendmmsg(fd uintptr, hdrs []mmsghdr) (int, syscall.Errno) {
+	n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&hdrs[0])), uintptr(len(hdrs)), 0, 0, 0)
+	return int(n), errno
 }
 
 // switchDF makes the socket do what the headers ask for. The option holds for

@@ -29,6 +29,8 @@ type Config struct {
 
 	// Socket buffers in bytes; 0: DefaultBuffer.
 	ReceiveBuffer, SendBuffer int
+
+	Offload Offload // UDP only
 }
 
 // kind is what a socket's datagrams are.
@@ -53,6 +55,7 @@ type Socket struct {
 
 	closed                atomic.Bool
 	truncated, fragmented atomic.Uint64
+	offloads              offloads
 
 	rx receiver // guarded by rx.mu
 	tx sender   // guarded by tx.mu
@@ -207,6 +210,7 @@ func (s *Socket) setOptions(fd int, cfg Config) error {
 		}
 		errs = append(errs, set("IP_RECVTOS", unix.SOL_IP, unix.IP_RECVTOS, 1))
 	}
+	s.startOffloads(fd, cfg.Offload)
 	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.ReceiveBuffer)
 	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.SendBuffer)
 	return errors.Join(errs...)
