@@ -10,6 +10,7 @@ import (
 
 	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/internal/netlab"
+	"github.com/adit-ipsec/adit/internal/tun"
 )
 
 // Names of the systems in a TunnelReport.
@@ -118,7 +119,7 @@ func RunTunnel(ctx context.Context, o TunnelOptions) (report *TunnelReport, err 
 	if report.Systems, err = run.raise(ctx); err != nil {
 		return nil, errors.Join(context.Cause(ctx), err)
 	}
-	o.Progress(fmt.Sprintf("measuring: %d rounds of %d measurements, about %v", o.Rounds, len(run.cells),
+	o.Progress(fmt.Sprintf("measuring: rounds %d, measurements in each %d, about %v", o.Rounds, len(run.cells),
 		(time.Duration(o.Rounds*len(run.cells)) * (o.Duration + time.Second/2)).Round(time.Second)))
 	for round := range o.Rounds {
 		for _, c := range run.cells {
@@ -155,7 +156,8 @@ func (r *tunnelRun) raise(ctx context.Context) (systems []System, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", r.o.Adit, err)
 	}
-	systems = append(systems, System{SystemAdit, version, r.o.Suite + " over UDP 4500 with ESN and a replay window; everything else as it comes"})
+	systems = append(systems, System{SystemAdit, version, fmt.Sprintf(
+		"%s over UDP 4500 with ESN and a replay window; its defaults, among them a TUN queue of %d packets", r.o.Suite, tun.QueueLen)})
 	if r.o.WireGuard != "" {
 		if version, err = ProgramVersion(r.o.WireGuard); err != nil {
 			return nil, fmt.Errorf("%s: %w", r.o.WireGuard, err)

@@ -27,7 +27,7 @@ const (
 )
 
 // WireGuardSettings says how the rival runs.
-const WireGuardSettings = "its defaults, which are its best: GSO and GRO on the TUN and on UDP, MTU 1420, batches of 128; ChaCha20-Poly1305 (it has no other cipher); no pre-shared key, no keepalive"
+const WireGuardSettings = "its defaults: GSO and GRO on the TUN and on UDP, MTU 1420, batches of 128, a TUN queue of 500 packets; ChaCha20-Poly1305 (it has no other cipher); no pre-shared key, no keepalive"
 
 // InstallWireGuard builds the rival into dir by the go command, from the module
 // proxy or the module cache, with the versions that its own go.mod pins.

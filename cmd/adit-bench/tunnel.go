@@ -42,8 +42,8 @@ measured by turns in every test of every round; ratios are of the same round.
 
 wireguard-go is built by go install ` + bench.WireGuardModule + `
 at version ` + bench.WireGuardVersion + `, or named with --wireguard-go. It runs
-with its defaults, which are its best settings. TCP is not hashed, so that the
-two hosts cost little.`),
+with its defaults: GSO and GRO on. TCP is not hashed, so that the two hosts cost
+little.`),
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command) error {
 			if err := f.check(); err != nil {
