@@ -188,9 +188,6 @@ func (c *Coalescer) mergeable(b *packet.Buffer) bool {
 	if h.TransportOffset != plainHeaderLen(h) || h.Fragment || h.PayloadOffset == b.Len {
 		return false
 	}
-	if h.Version == 4 && p[6]&0x80 != 0 { // the reserved bit
-		return false
-	}
 	t := p[h.TransportOffset:]
 	switch b.Flow.Protocol {
 	case packet.ProtoTCP:

@@ -105,7 +105,7 @@ func TestCoalescerNeverMerges(t *testing.T) {
 		{"bad UDP checksum", udp, nil, func(p []byte) { p[len(p)-1]++ }, []int{1, 1, 1}},
 		{"no UDP checksum", udp, nil, func(p []byte) { p[26], p[27] = 0, 0 }, []int{1, 1, 1}},
 		{"bad IPv4 checksum", tcp, nil, func(p []byte) { p[10]++ }, []int{1, 1, 1}},
-		{"UDP length", udp, nil, func(p []byte) { p[25]-- }, []int{1, 1, 1}},
+		{"UDP length", udp, nil, func(p []byte) { p[25]--; fixUDP(p) }, []int{1, 1, 1}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			first, second, third := tt.shape, tt.shape, tt.shape

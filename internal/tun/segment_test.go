@@ -1,6 +1,7 @@
 package tun
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -165,6 +166,45 @@ func TestSegmenterTakesOddHeaders(t *testing.T) {
 		if n != tt.want {
 			t.Errorf("%+v: %d segments of %d, want %d", tt.shape, n, tt.size, tt.want)
 		}
+	}
+}
+
+// TestSegmenterFormsTakeTurns: what Next gave to the caller's trailer is back
+// in place for CopyNext, and put there once only.
+func TestSegmenterFormsTakeTurns(t *testing.T) {
+	var plain, mixed Segmenter
+	if err := errors.Join(plain.Init(super(shape{payload: 1000}, 100), 0), mixed.Init(super(shape{payload: 1000}, 100), 30)); err != nil {
+		t.Fatal(err)
+	}
+	dst := make([]byte, plain.Longest())
+	for i := range 10 {
+		want, _ := plain.Next()
+		if i%3 == 0 {
+			got, ok := mixed.Next()
+			if !ok || !bytes.Equal(got, want) {
+				t.Fatalf("Next gives segment %d (%v) as\n%x, want\n%x", i, ok, got, want)
+			}
+			clear(got[len(got):cap(got)])
+		} else if n, ok := mixed.CopyNext(dst); !ok || !bytes.Equal(dst[:n], want) {
+			t.Fatalf("CopyNext gives segment %d (%v) as\n%x, want\n%x", i, ok, dst[:n], want)
+		}
+	}
+}
+
+// TestSegmenterZeroUDPChecksumIsAllOnes has a first segment whose sum is zero.
+func TestSegmenterZeroUDPChecksumIsAllOnes(t *testing.T) {
+	b := super(shape{udp: true, payload: 300}, 100)
+	first := shape{udp: true, payload: 100}.make()
+	p := b.Bytes()
+	word := uint32(binary.BigEndian.Uint16(p[28:])) + uint32(binary.BigEndian.Uint16(first[26:]))
+	binary.BigEndian.PutUint16(p[28:], fold(word))
+	var s Segmenter
+	if err := s.Init(b, 0); err != nil {
+		t.Fatal(err)
+	}
+	seg, _ := s.Next()
+	if got := binary.BigEndian.Uint16(seg[26:]); got != 0xffff {
+		t.Errorf("UDP checksum is %#x, want 0xffff", got)
 	}
 }
 

@@ -118,7 +118,7 @@ func TestVnetReadsNoMoreThanTheCacheHolds(t *testing.T) {
 	bufs := packet.NewBuffers(8)
 	for _, want := range []int{2, 1} {
 		if n, err := q.ReadBatch(bufs); n != want || err != nil {
-			t.Errorf("ReadBatch = %d, %v; want %d, nil", n, err, want)
+			t.Fatalf("ReadBatch = %d, %v; want %d, nil", n, err, want)
 		}
 	}
 	if n, err := q.ReadBatch(nil); n != 0 || err != nil {
