@@ -58,7 +58,19 @@ func (a *Adapter) Close() error {
 	if a.closed.Swap(true) {
 		return os.ErrClosed
 	}
-	return a.dev.Close()
+	return closeDevice(a.dev)
+}
+
+// closeDevice closes a device for the first and only time. Wireguard's Close
+// wakes the device's own listener and then writes to a pipe that the listener
+// closes on its way out: "file already closed" and "broken pipe" tell that the
+// listener was quicker, not that the device is still open.
+func closeDevice(dev Device) error {
+	err := dev.Close()
+	if errors.Is(err, os.ErrClosed) || errors.Is(err, unix.EPIPE) {
+		return nil
+	}
+	return err
 }
 
 var errSlot = errors.New("tun: a buffer needs more than packet.Headroom+packet.Tailroom bytes")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sys/unix"
 	wgtun "golang.zx2c4.com/wireguard/tun"
 
 	"github.com/adit-ipsec/adit/internal/packet"
@@ -418,5 +419,29 @@ func TestBatchesAllocateNothing(t *testing.T) {
 	}
 	if got := testing.AllocsPerRun(100, round); got != 0 {
 		t.Errorf("%v allocations per batch, want 0", got)
+	}
+}
+
+// closing is a device whose Close answers as wireguard's does when its listener
+// has ended first.
+type closing struct {
+	script
+	err error
+}
+
+func (c *closing) Close() error { return c.err }
+
+func TestCloseKnowsADeviceWhoseListenerWasQuicker(t *testing.T) {
+	raced := &os.PathError{Op: "write", Path: "|1", Err: os.ErrClosed}
+	broken := &os.PathError{Op: "write", Path: "|1", Err: unix.EPIPE}
+	other := errors.New("another error")
+	for _, c := range []struct{ device, want error }{{nil, nil}, {raced, nil}, {broken, nil}, {other, other}} {
+		a := Adapt(&closing{script: script{batch: 1}, err: c.device})
+		if err := a.Close(); err != c.want {
+			t.Errorf("device says %v: expected %v, saw %v", c.device, c.want, err)
+		}
+		if err := a.Close(); err != os.ErrClosed {
+			t.Errorf("the second Close: expected %v, saw %v", os.ErrClosed, err)
+		}
 	}
 }

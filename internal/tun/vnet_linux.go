@@ -80,7 +80,7 @@ func Offload(dev Device) (*Vnet, error) {
 	if err != nil {
 		return nil, err
 	}
-	q.shut = native.Close
+	q.shut = func() error { return closeDevice(native) }
 	go func() {
 		for range native.Events() { // its writers would block
 		}
