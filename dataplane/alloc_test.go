@@ -30,9 +30,19 @@ func TestWalksAllocateNothing(t *testing.T) {
 		if n := testing.AllocsPerRun(runs, out); n != 0 {
 			t.Errorf("%s outbound: expected 0 allocations per batch, saw %v", suite, n)
 		}
+		big := fromASuper(20*1300, 1300)
+		superpacket := big.bytes()
+		cut := func() {
+			r.gw.out.bufs[0].Set(superpacket)
+			r.gw.out.bufs[0].SegmentSize = big.size
+			r.gw.out.walk(1)
+		}
+		if n := testing.AllocsPerRun(runs, cut); n != 0 {
+			t.Errorf("%s outbound: expected 0 allocations per superpacket, saw %v", suite, n)
+		}
 		r.tun.discard = true
 		w, seq := r.in[wireUDP], uint64(0)
-		wires := make([][]byte, (runs+1)*batchLen)
+		wires := make([][]byte, (runs+1)*2*batchLen)
 		for i := range wires {
 			wires[i] = r.sealed(uint64(i+1), packet.ProtoIPv4, fromB(string(make([]byte, 1300))))
 		}
@@ -44,6 +54,15 @@ func TestWalksAllocateNothing(t *testing.T) {
 				seq++
 			}
 			w.walk(batchLen)
+			// The other half of them, in one slot and out of order.
+			d := &w.grams[0]
+			d.Len, d.SegmentSize = 0, len(wires[seq])
+			for i := range batchLen {
+				d.Len += copy(d.Mem[packet.Headroom+d.Len:], wires[seq+uint64(batchLen-1-i)])
+			}
+			seq += batchLen
+			w.walk(1)
+			d.SegmentSize = 0
 		}
 		if n := testing.AllocsPerRun(runs, in); n != 0 {
 			t.Errorf("%s inbound: expected 0 allocations per batch, saw %v", suite, n)

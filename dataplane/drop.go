@@ -16,6 +16,7 @@ const (
 	OutNoBypass       // policy says bypass, but there is no socket to send clear packets with
 	OutNoSA           // policy says protect, but there is no SA yet
 	OutTooBig         // longer than one outer datagram can be
+	OutSegment        // a superpacket that cannot be cut into packets
 	OutSeqExhausted   // the SA's sequence numbers are used up (RFC 4303 3.3.3)
 	OutSeqReservation // waiting for the next durable block of sequence numbers
 	OutSeal           // esp refused to seal: a bug here, never clear text on the wire
@@ -46,6 +47,7 @@ var reasonNames = [reasons]string{
 	OutNoBypass:       "OutNoBypass",
 	OutNoSA:           "OutNoSA",
 	OutTooBig:         "OutTooBig",
+	OutSegment:        "OutSegment",
 	OutSeqExhausted:   "OutSeqExhausted",
 	OutSeqReservation: "OutSeqReservation",
 	OutSeal:           "OutSeal",

@@ -168,20 +168,6 @@ func TestOneSAThroughTwoWiresAtOnce(t *testing.T) {
 	}
 }
 
-// A wire that hands over several datagrams in one slot is refused: as one packet
-// they would be a forgery, and count against the SA.
-func TestSegmentedDatagramsAreMalformed(t *testing.T) {
-	r := newRig(t, options{})
-	d := &r.in[wireUDP].grams[0]
-	two := append(r.good(1), r.good(2)...)
-	d.SegmentSize = len(two) / 2
-	r.dropped(InMalformed, func() { r.delivers(0, r.arrive(two)) })
-	if s := r.inSA().Stats(); s.AuthDrops != 0 {
-		t.Errorf("AuthDrops: expected 0, saw %d", s.AuthDrops)
-	}
-	r.counts(nil, func() { r.delivers(1, r.arrive(r.good(1))) }) // one segment is a datagram
-}
-
 // What esp will not seal is counted and does not leave, sealed or not.
 func TestWhatESPRefusesToSealNeverLeaves(t *testing.T) {
 	r := newRig(t, options{})

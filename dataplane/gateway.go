@@ -25,8 +25,8 @@ type Sender interface {
 // internal/rawip.Conn for protocol 50, or an embedder's own.
 //
 // ReadBatch blocks until there is at least one datagram and fills Off, Len,
-// Addr, Local and TOS of as many as it has, one datagram to a slot: several in
-// one, by SegmentSize, are refused in this version and counted as InMalformed.
+// Addr, Local, TOS and SegmentSize of as many slots as it has; a slot may hold
+// several datagrams of one sender, by SegmentSize.
 // Only one goroutine calls it. After Close it returns net.ErrClosed; any other
 // error is passing.
 type Wire interface {
@@ -105,7 +105,7 @@ func build(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		clock:  cfg.Clock,
 		sas:    sad.NewDatabase(),
-		queue:  tun.Adapt(cfg.TUN),
+		queue:  openQueue(cfg.TUN),
 		udp:    cfg.Wire,
 		events: make(chan Event, eventQueue),
 		stop:   make(chan struct{}),
@@ -126,6 +126,14 @@ func build(cfg Config) (*Gateway, error) {
 		}
 	}
 	return g, nil
+}
+
+// openQueue takes superpackets where the device has them.
+func openQueue(dev tun.Device) tun.Queue {
+	if q, err := tun.Offload(dev); err == nil {
+		return q
+	}
+	return tun.Adapt(dev)
 }
 
 func (g *Gateway) start() {

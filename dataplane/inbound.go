@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"sort"
 	"time"
 
 	"github.com/adit-ipsec/adit/esp"
@@ -16,12 +17,12 @@ import (
 
 // One packet inbound: from the wire towards the TUN.
 //
-//	runInbound             loop: wire.ReadBatch -> inbound(d) for each -> openRun -> flush
+//	runInbound             loop: wire.ReadBatch -> split -> inbound for each -> openRun -> flush
 //	 0 classify            ESP | IKE (four zero bytes) | keepalive (one 0xFF)
 //	                       drop InMalformed, InNoIKE                      RFC 3948 2
 //	 1 esp.ParseHeader     SPI, low 32 bits of the sequence number        drop InMalformed
 //	 2 sas.Inbound         SA by SPI, and its endpoint                    drop InNoSA, InEndpoint   RFC 4303 3.4.2
-//	   - d joins the run: consecutive packets of one SA -
+//	   - it joins the run: consecutive packets of one SA -
 //	 3 sa.Check            full 64-bit sequence number, cheap reject      drop InReplay             3.4.3, app. A
 //	 4 transform.Open      ICV, decrypt in place, padding, next header    drop InMalformed, InAuth, InPadding   3.4.4
 //	 5 sa.Mark             only now; re-checked, two workers may race     drop InReplay
@@ -31,9 +32,12 @@ import (
 //	 9 rx.commit           into the TUN batch; flush = one WriteBatch     drop InTUNError
 //
 // Steps 3 to 5 are taken by the whole run at once, so that the window is locked
-// twice a run. A packet's bytes stay in the slot that the wire filled.
+// twice a run; behind them the run is in the order of its sequence numbers. A
+// packet's bytes stay in the slot that the wire filled, which may hold many
+// datagrams of one sender (the kernel's coalescing of UDP).
 
-// inboundBatch is the number of datagrams read from a wire at once.
+// inboundBatch is the number of slots read from a wire at once, and the longest
+// run.
 const inboundBatch = 128
 
 // inboundWorker owns one wire's reads; nothing of it is shared but the
@@ -57,9 +61,15 @@ type inboundWorker struct {
 
 // inboundRun is a run of consecutive packets of one SA.
 type inboundRun struct {
-	sa    *sad.SA
-	jobs  []esp.Packet
-	grams []*packet.Datagram // jobs[i] came in grams[i]
+	sa   *sad.SA
+	jobs []esp.Packet
+	from []origin // jobs[i] lies in from[i]
+}
+
+// origin is where one datagram lies: in gram.Mem, from start to end.
+type origin struct {
+	gram       *packet.Datagram
+	start, end int
 }
 
 func newInboundWorker(g *Gateway, wire Wire, udp bool) *inboundWorker {
@@ -70,11 +80,11 @@ func newInboundWorker(g *Gateway, wire Wire, udp bool) *inboundWorker {
 		grams:   packet.NewDatagrams(inboundBatch),
 		cache:   newFlowCache(spd.Inbound),
 		scratch: esp.NewScratch(),
-		rx:      make([]*packet.Buffer, 0, inboundBatch),
-		out:     make([]packet.Buffer, 0, inboundBatch),
+		rx:      make([]*packet.Buffer, 0, 2*inboundBatch),
+		out:     make([]packet.Buffer, 0, 2*inboundBatch),
 	}
 	w.run.jobs = make([]esp.Packet, 0, inboundBatch)
-	w.run.grams = make([]*packet.Datagram, 0, inboundBatch)
+	w.run.from = make([]origin, 0, inboundBatch)
 	return w
 }
 
@@ -105,12 +115,28 @@ func (w *inboundWorker) runInbound() error {
 func (w *inboundWorker) walk(n int) {
 	w.begin()
 	for i := range n {
-		if reason := w.inbound(&w.grams[i]); reason != forwarded {
-			w.drop(reason, 1)
-		}
+		w.split(&w.grams[i])
 	}
 	w.openRun()
 	w.flush()
+}
+
+// split takes each datagram that d holds through the walk.
+func (w *inboundWorker) split(d *packet.Datagram) {
+	size := d.Len
+	if d.SegmentSize > 0 {
+		size = d.SegmentSize
+	}
+	limit := d.Off + d.Len
+	for start := d.Off; ; start += size {
+		end := min(start+size, limit)
+		if reason := w.inbound(origin{d, start, end}); reason != forwarded {
+			w.drop(reason, 1)
+		}
+		if end == limit {
+			return
+		}
+	}
 }
 
 // begin does what is done once per batch.
@@ -120,13 +146,9 @@ func (w *inboundWorker) begin() {
 }
 
 // inbound finds the SA of one datagram and adds it to that SA's run.
-func (w *inboundWorker) inbound(d *packet.Datagram) DropReason {
-	if d.SegmentSize > 0 && d.Len > d.SegmentSize {
-		// Several datagrams in one slot: not in this version. Taken for
-		// one, they would look like a forgery.
-		return InMalformed
-	}
-	b := d.Bytes()
+func (w *inboundWorker) inbound(from origin) DropReason {
+	d := from.gram
+	b := d.Mem[from.start:from.end]
 	if w.udp {
 		switch natt.Classify(b) {
 		case natt.ESP:
@@ -160,7 +182,7 @@ func (w *inboundWorker) inbound(d *packet.Datagram) DropReason {
 		r.sa = sa
 	}
 	w.run.jobs = append(w.run.jobs, esp.Packet{Seq: uint64(low), Wire: b})
-	w.run.grams = append(w.run.grams, d)
+	w.run.from = append(w.run.from, from)
 	return forwarded
 }
 
@@ -198,9 +220,13 @@ func (w *inboundWorker) openRun() {
 	r.sa.Check(r.jobs)
 	r.sa.Transform.Open(w.scratch, r.jobs)
 	r.sa.Mark(r.jobs)
+	r.order()
+	if len(w.out)+len(r.jobs) > cap(w.out) {
+		w.flush()
+	}
 	packets, bytes, others := 0, 0, 0
 	for i := range r.jobs {
-		reason := w.deliver(r.sa, &r.jobs[i], r.grams[i])
+		reason := w.deliver(r.sa, &r.jobs[i], &r.from[i])
 		if reason != forwarded {
 			w.drop(reason, 1)
 			if reason != InReplay && reason != InAuth { // Check and Mark have counted those
@@ -217,18 +243,44 @@ func (w *inboundWorker) openRun() {
 	if others > 0 {
 		r.sa.CountDrop(others)
 	}
-	r.jobs, r.grams, r.sa = r.jobs[:0], r.grams[:0], nil
+	r.jobs, r.from, r.sa = r.jobs[:0], r.from[:0], nil
+}
+
+// order sorts a run by sequence number, if what is authentic in it is not
+// sorted yet: the path, or workers that share an SA, may have changed the order
+// in which the sender numbered them, and packets in order can be merged on their
+// way into the TUN.
+func (r *inboundRun) order() {
+	last := uint64(0)
+	for i := range r.jobs {
+		switch j := &r.jobs[i]; {
+		case j.Err != nil:
+		case j.Seq < last:
+			sort.Sort(r)
+			return
+		default:
+			last = j.Seq
+		}
+	}
+}
+
+// Len, Less and Swap are sort.Interface.
+func (r *inboundRun) Len() int           { return len(r.jobs) }
+func (r *inboundRun) Less(i, j int) bool { return r.jobs[i].Seq < r.jobs[j].Seq }
+func (r *inboundRun) Swap(i, j int) {
+	r.jobs[i], r.jobs[j] = r.jobs[j], r.jobs[i]
+	r.from[i], r.from[j] = r.from[j], r.from[i]
 }
 
 // deliver takes one opened packet through steps 6 to 9.
-func (w *inboundWorker) deliver(sa *sad.SA, job *esp.Packet, d *packet.Datagram) DropReason {
+func (w *inboundWorker) deliver(sa *sad.SA, job *esp.Packet, from *origin) DropReason {
 	if job.Err != nil {
 		return refused(job.Err)
 	}
-	if w.udp && moved(sa, d.Addr) {
-		w.peerMoved(sa, d.Addr)
+	if w.udp && moved(sa, from.gram.Addr) {
+		w.peerMoved(sa, from.gram.Addr)
 	}
-	p, reason := w.decapsulate(sa, job, d)
+	p, reason := w.decapsulate(sa, job, from)
 	if reason != forwarded {
 		return reason
 	}
@@ -272,7 +324,7 @@ func (w *inboundWorker) peerMoved(sa *sad.SA, from netip.AddrPort) {
 }
 
 // decapsulate makes the inner packet of an opened one, in its place.
-func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, d *packet.Datagram) (*packet.Buffer, DropReason) {
+func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, from *origin) (*packet.Buffer, DropReason) {
 	version := 4
 	switch job.NextHeader {
 	case packet.ProtoIPv4:
@@ -285,10 +337,12 @@ func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, d *packet.Datag
 	default:
 		return nil, InNextHeader
 	}
-	// The plaintext lies behind ESP header and IV in the slot that the wire
-	// filled, so there is room in front of it for a virtio-net header.
-	start := d.Off + esp.HeaderLen + sa.Suite.IVLen()
-	w.out = append(w.out, packet.Buffer{Mem: d.Mem, Off: start, Len: len(job.Payload)})
+	// The plaintext lies behind ESP header and IV, where the wire put them,
+	// so there is room in front of it for a virtio-net header: with a short
+	// header, in the ICV of the datagram in front, which is done with. Mem
+	// ends with the datagram: the next one behind it may not be open yet.
+	start := from.start + esp.HeaderLen + sa.Suite.IVLen()
+	w.out = append(w.out, packet.Buffer{Mem: from.gram.Mem[:from.end:from.end], Off: start, Len: len(job.Payload)})
 	p := &w.out[len(w.out)-1]
 	// Parse cuts what lies behind the inner packet: RFC 4303 2.7, traffic
 	// flow confidentiality padding.
@@ -296,7 +350,7 @@ func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, d *packet.Datag
 		w.out = w.out[:len(w.out)-1]
 		return nil, InInner
 	}
-	ecn, ok := innerECN(p.Header.TrafficClass&3, d.TOS&3)
+	ecn, ok := innerECN(p.Header.TrafficClass&3, from.gram.TOS&3)
 	if !ok {
 		w.out = w.out[:len(w.out)-1]
 		return nil, InECN

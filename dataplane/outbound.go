@@ -21,8 +21,8 @@ import (
 //	                       drop OutDiscard                                RFC 4301 5.1
 //	   bypass              never steps 3-8                                drop OutNoBypass
 //	 3 decision.sa         none: Acquire                                  drop OutNoSA
-//	 4 fits                                                               drop OutTooBig, OutNoWire
-//	   - p joins the run: consecutive packets of one SA -
+//	 4 fits                                                               drop OutTooBig, OutNoWire, OutSegment
+//	   - p joins the run: consecutive packets of one SA; a superpacket is a run of its own -
 //	 5 sa.Reserve(n)       one atomic step for the whole run; refused at the end of the space
 //	                       drop OutSeqExhausted, OutSeqReservation        RFC 4303 3.3.3
 //	 6 encapsulate         outer addresses, DSCP, ECN, DF                 RFC 4301 5.1.2, 6040, 3948
@@ -30,7 +30,10 @@ import (
 //	 8 tx.commit           into the wire's send batch; flush = one WriteBatch
 //
 // A packet's bytes stay in the buffer that the TUN read filled: headers and
-// trailers grow into its head- and tailroom, and the send batch points there.
+// trailers grow into its head- and tailroom, and the send batch points there. A
+// superpacket, many TCP or UDP packets of one flow in one read, takes steps 1 to
+// 5 as one; then each segment is sealed from where it lies into the arena, back
+// to back, as the kernel's segmentation of UDP wants them.
 
 // outboundWorker owns one TUN queue's reads and everything below it; nothing
 // of it is shared but the counters, which others may read.
@@ -46,6 +49,11 @@ type outboundWorker struct {
 	run   outboundRun
 	clear sendBatch // bypassed packets
 	wires [wireKinds]sendBatch
+
+	segmenter tun.Segmenter
+	segment   [1]esp.Packet // the one being sealed
+	arena     []byte        // segments that the send batches point to
+	used      int           // bytes of it
 
 	acquired []time.Duration // per policy of the table in force: when Acquire was last said
 }
@@ -76,13 +84,14 @@ func newOutboundWorker(g *Gateway, cfg *Config) *outboundWorker {
 		bufs:    packet.NewBuffers(n),
 		cache:   newFlowCache(spd.Outbound),
 		scratch: esp.NewScratch(),
+		arena:   make([]byte, arenaLen),
 	}
 	w.run.bufs = make([]*packet.Buffer, 0, n)
 	w.run.jobs = make([]esp.Packet, 0, n)
-	w.clear = newSendBatch(cfg.Clear, n)
+	w.clear = newSendBatch(cfg.Clear)
 	for kind, wire := range [wireKinds]Wire{cfg.Wire, cfg.Raw4, cfg.Raw6} {
 		if wire != nil {
-			w.wires[kind] = newSendBatch(wire, n)
+			w.wires[kind] = newSendBatch(wire)
 		}
 	}
 	return w
@@ -116,8 +125,9 @@ func (w *outboundWorker) runOutbound() error {
 func (w *outboundWorker) walk(n int) {
 	w.begin()
 	for i := range n {
-		if reason := w.outbound(&w.bufs[i]); reason != forwarded {
-			w.drop(reason, 1)
+		p := &w.bufs[i]
+		if reason := w.outbound(p); reason != forwarded {
+			w.drop(reason, p.Segments())
 		}
 	}
 	w.sealRun()
@@ -149,9 +159,13 @@ func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
 	if reason != forwarded {
 		return reason
 	}
-	if r := &w.run; r.sa != d.sa {
+	if r := &w.run; r.sa != d.sa || p.SegmentSize > 0 {
 		w.sealRun()
 		r.sa, r.wire = d.sa, wire
+	}
+	if p.SegmentSize > 0 {
+		w.sealSegments(p)
+		return forwarded
 	}
 	w.run.bufs = append(w.run.bufs, p)
 	return forwarded
@@ -162,7 +176,24 @@ func (w *outboundWorker) bypass(p *packet.Buffer) DropReason {
 	if w.clear.to == nil {
 		return OutNoBypass
 	}
+	if p.SegmentSize > 0 {
+		return w.bypassSegments(p)
+	}
+	w.room(&w.clear, 0)
 	w.clear.commit(packet.Datagram{Mem: p.Mem, Off: p.Off, Len: p.Len}, p.Len, false)
+	return forwarded
+}
+
+// bypassSegments is bypass for a superpacket: no route takes it whole.
+func (w *outboundWorker) bypassSegments(p *packet.Buffer) DropReason {
+	if w.segmenter.Init(p, 0) != nil {
+		return OutSegment
+	}
+	for w.segmenter.Segments() > 0 {
+		slot := w.room(&w.clear, w.segmenter.Longest())
+		n, _ := w.segmenter.CopyNext(slot)
+		w.clear.commit(w.inArena(n), n, false)
+	}
 	return forwarded
 }
 
@@ -188,8 +219,7 @@ const (
 )
 
 // fits chooses the wire of the SA and tells whether one outer packet can hold
-// p. Superpackets have their place here and in the run, but the queues of this
-// version split them; one that came all the same is not carried in part.
+// p, or each of its segments.
 func (w *outboundWorker) fits(p *packet.Buffer, sa *sad.SA) (wireKind, DropReason) {
 	longest, wire := maxPayload4, wireRaw4
 	if !sa.Remote.Addr().Is4() {
@@ -201,7 +231,14 @@ func (w *outboundWorker) fits(p *packet.Buffer, sa *sad.SA) (wireKind, DropReaso
 	if w.wires[wire].to == nil {
 		return wire, OutNoWire
 	}
-	if p.Segments() > 1 || sa.Suite.SealedLen(p.Len) > longest {
+	length := p.Len
+	if p.SegmentSize > 0 {
+		if w.segmenter.Init(p, maxTrailer) != nil {
+			return wire, OutSegment
+		}
+		length = w.segmenter.Longest()
+	}
+	if sa.Suite.SealedLen(length) > longest {
 		return wire, OutTooBig
 	}
 	return wire, forwarded
@@ -229,6 +266,7 @@ func (w *outboundWorker) sealRun() {
 			w.drop(OutSeal, 1)
 			continue
 		}
+		w.room(tx, 0)
 		tx.commit(encapsulate(p, r.sa, r.jobs[i].Wire), p.Len, r.sa.Tunnel.DF == sad.DFCopy)
 		packets++
 		bytes += p.Len
@@ -237,6 +275,64 @@ func (w *outboundWorker) sealRun() {
 		r.sa.Touch(int64(w.now), packets, bytes)
 	}
 	r.bufs, r.sa = r.bufs[:0], nil
+}
+
+// sealSegments takes the superpacket that fits has cut, a run of its own,
+// through steps 5 to 8.
+func (w *outboundWorker) sealSegments(p *packet.Buffer) {
+	sa, tx := w.run.sa, &w.wires[w.run.wire]
+	want := w.segmenter.Segments()
+	first, granted := sa.Reserve(want)
+	if granted < want {
+		w.drop(w.refusal(sa), want-granted)
+	}
+	next, gram := nextHeader(p), outer(p, sa)
+	packets, bytes := 0, 0
+	for i := range granted {
+		slot := w.room(tx, sa.Suite.SealedLen(w.segmenter.Longest()))
+		inner, _ := w.segmenter.Next()
+		w.segment[0] = esp.Packet{Seq: first + uint64(i), NextHeader: next, Payload: inner, Wire: slot}
+		sa.Transform.Seal(w.scratch, sa.SPI, w.segment[:])
+		if w.segment[0].Err != nil {
+			w.drop(OutSeal, 1)
+			continue
+		}
+		at := w.inArena(len(w.segment[0].Wire))
+		gram.Mem, gram.Off, gram.Len = at.Mem, at.Off, at.Len
+		tx.commit(gram, len(inner), sa.Tunnel.DF == sad.DFCopy)
+		packets++
+		bytes += len(inner)
+	}
+	if packets > 0 {
+		sa.Touch(int64(w.now), packets, bytes)
+	}
+	w.run.sa = nil
+}
+
+// arenaLen holds the longest sealed packet, and the segments of one batch of
+// reads where they are of common sizes.
+const arenaLen = 256 << 10
+
+// maxTrailer is the most bytes that a suite puts behind an inner packet: 15 of
+// padding, pad length and next header, and an ICV of 32.
+const maxTrailer = 15 + 2 + 32
+
+const _ = uint(arenaLen - packet.SlotLen)
+
+// room makes room in a send batch for one datagram, and in the arena for n
+// bytes, which it returns. It sends what there is when one of them is full.
+func (w *outboundWorker) room(tx *sendBatch, n int) []byte {
+	if tx.full() || len(w.arena)-w.used < n {
+		w.flush()
+	}
+	return w.arena[w.used : w.used+n]
+}
+
+// inArena takes the next n bytes of the arena as a datagram's.
+func (w *outboundWorker) inArena(n int) packet.Datagram {
+	d := packet.Datagram{Mem: w.arena, Off: w.used, Len: n}
+	w.used += n
+	return d
 }
 
 // refusal is why the SA granted fewer sequence numbers than were asked for.
@@ -255,26 +351,34 @@ func (w *outboundWorker) refusal(sa *sad.SA) DropReason {
 // where it is and the ESP header and IV grow into the headroom.
 func job(p *packet.Buffer, sa *sad.SA, seq uint64) esp.Packet {
 	front := esp.HeaderLen + sa.Suite.IVLen()
-	next := uint8(packet.ProtoIPv4)
-	if p.Header.Version == 6 {
-		next = packet.ProtoIPv6
-	}
 	start, sealed := p.Off-front, sa.Suite.SealedLen(p.Len)
 	return esp.Packet{
 		Seq:        seq,
-		NextHeader: next,
+		NextHeader: nextHeader(p),
 		Payload:    p.Bytes(),
 		Wire:       p.Mem[start : start+sealed],
 	}
 }
 
-// encapsulate is the outer header of the sealed packet wire: RFC 4301 5.1.2.
-// The bytes of IP and UDP headers are the sockets' work.
+// nextHeader is the protocol of a tunnel's payload: IPv4 (4) or IPv6 (41).
+func nextHeader(p *packet.Buffer) uint8 {
+	if p.Header.Version == 6 {
+		return packet.ProtoIPv6
+	}
+	return packet.ProtoIPv4
+}
+
+// encapsulate is the datagram of the sealed packet wire, which lies in p.
 func encapsulate(p *packet.Buffer, sa *sad.SA, wire []byte) packet.Datagram {
+	d := outer(p, sa)
+	d.Mem, d.Off, d.Len = p.Mem, p.Off-esp.HeaderLen-sa.Suite.IVLen(), len(wire)
+	return d
+}
+
+// outer is a datagram with the outer header for p, and nothing in it yet: RFC
+// 4301 5.1.2. The bytes of IP and UDP headers are the sockets' work.
+func outer(p *packet.Buffer, sa *sad.SA) packet.Datagram {
 	return packet.Datagram{
-		Mem:   p.Mem,
-		Off:   p.Off - esp.HeaderLen - sa.Suite.IVLen(),
-		Len:   len(wire),
 		Addr:  sa.Remote,
 		Local: sa.Local.Addr(),
 		TOS:   outerTrafficClass(&sa.Tunnel, &p.Header),
@@ -293,6 +397,7 @@ func (w *outboundWorker) flush() {
 	packets, _, failed := w.clear.flush()
 	w.counters.bypass.Add(packets)
 	w.drop(OutSendError, failed)
+	w.used = 0
 }
 
 func (w *outboundWorker) emit(e Event) {

@@ -220,7 +220,7 @@ func (r *rig) receive(kind wireKind, grams ...packet.Datagram) [][]byte {
 		slot := &w.grams[i]
 		slot.Off = packet.Headroom
 		slot.Len = copy(slot.Mem[packet.Headroom:], d.Bytes())
-		slot.Addr, slot.Local, slot.TOS = d.Addr, d.Local, d.TOS
+		slot.Addr, slot.Local, slot.TOS, slot.SegmentSize = d.Addr, d.Local, d.TOS, d.SegmentSize
 		if !slot.Addr.IsValid() {
 			slot.Addr = r.opts.remote
 		}
@@ -343,9 +343,10 @@ func (w *captureWire) Close() error                             { return nil }
 
 // captureQueue keeps what was written to the TUN.
 type captureQueue struct {
-	packets [][]byte
-	fail    error
-	discard bool
+	packets  [][]byte
+	fail     error
+	discard  bool
+	scribble bool // over all that a queue may overwrite
 }
 
 func (q *captureQueue) WriteBatch(bufs []*packet.Buffer) (int, error) {
@@ -355,6 +356,12 @@ func (q *captureQueue) WriteBatch(bufs []*packet.Buffer) (int, error) {
 	for _, b := range bufs {
 		if !q.discard {
 			q.packets = append(q.packets, bytes.Clone(b.Bytes()))
+		}
+		if q.scribble {
+			front := b.Mem[b.Off-tun.WriteHeadroom:]
+			for i := range front {
+				front[i] = 0xa5
+			}
 		}
 	}
 	return len(bufs), nil

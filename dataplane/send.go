@@ -21,9 +21,15 @@ type sendBatch struct {
 // carried, also where the outside cannot take it in one piece.
 const minTunnelMTU = 1280
 
-func newSendBatch(to Sender, size int) sendBatch {
-	return sendBatch{to: to, grams: make([]packet.Datagram, 0, size), inner: make([]int, 0, size), copied: make([]bool, 0, size)}
+// sendBatchLen is how many datagrams wait for one WriteBatch at the most.
+const sendBatchLen = 256
+
+func newSendBatch(to Sender) sendBatch {
+	return sendBatch{to: to, grams: make([]packet.Datagram, 0, sendBatchLen), inner: make([]int, 0, sendBatchLen), copied: make([]bool, 0, sendBatchLen)}
 }
+
+// full tells that nothing can be added before a flush.
+func (b *sendBatch) full() bool { return len(b.grams) == cap(b.grams) }
 
 // commit adds d, which carries an inner packet of that many bytes. copied tells
 // that d.DF is the inner packet's and no one's wish.

@@ -32,6 +32,7 @@ var dropCounters = []explanation{
 	{"OutNoBypass", "a policy says bypass, and there is no socket to send clear packets with", "see the log at start: raw sockets need `CAP_NET_RAW`"},
 	{"OutNoSA", "a policy says protect, and its peer has no SA", "`adit sa list`; give the peer an SA with `direction: out`"},
 	{"OutTooBig", "longer than one outer packet can be", "lower `tun.mtu`, or leave it at auto"},
+	{"OutSegment", "a superpacket (many packets of a flow in one read) that cannot be cut into packets", "none are expected; `tun.offload: off` does without superpackets: report it with the kernel's version"},
 	{"OutSeqExhausted", "the SA's sequence numbers are used up, it never sends again (RFC 4303 3.3.3, audit)", "change the keys at both ends and reload; use `esn: true`"},
 	{"OutSeqReservation", "the next block of sequence numbers could not be made durable", "disk full, read-only or failing? see `state_dir`"},
 	{"OutSeal", "the packet could not be sealed; it did not leave in clear", "a bug of adit: report it with `adit sa list`"},
