@@ -48,6 +48,10 @@ type Config struct {
 	// counted as OutNoBypass.
 	Clear Sender
 
+	// NoOffload reads and writes the TUN packet by packet. The wire's own
+	// offload is the wire's matter: natt.Config.Offload.
+	NoOffload bool
+
 	// Workers is the number of outbound workers; 0: one per TUN queue. This
 	// version opens one queue, so 0 and 1 are the choices.
 	Workers int
@@ -60,12 +64,13 @@ type Config struct {
 // Gateway is a running dataplane. Its methods may be called at any time from
 // any goroutine.
 type Gateway struct {
-	clock  func() time.Duration
-	policy atomic.Pointer[spd.Table]
-	sas    *sad.Database
-	queue  tun.Queue
-	udp    Wire // nil: no UDP encapsulation
-	wires  []Wire
+	clock    func() time.Duration
+	policy   atomic.Pointer[spd.Table]
+	sas      *sad.Database
+	queue    tun.Queue
+	queueWhy error // why queue has no superpackets; nil: it has
+	udp      Wire  // nil: no UDP encapsulation
+	wires    []Wire
 
 	out    *outboundWorker
 	in     []*inboundWorker
@@ -105,12 +110,12 @@ func build(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		clock:  cfg.Clock,
 		sas:    sad.NewDatabase(),
-		queue:  openQueue(cfg.TUN),
 		udp:    cfg.Wire,
 		events: make(chan Event, eventQueue),
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
 	}
+	g.queue, g.queueWhy = openQueue(&cfg)
 	if g.clock == nil {
 		start := time.Now()
 		g.clock = func() time.Duration { return time.Since(start) }
@@ -128,13 +133,20 @@ func build(cfg Config) (*Gateway, error) {
 	return g, nil
 }
 
-// openQueue takes superpackets where the device has them.
-func openQueue(dev tun.Device) tun.Queue {
-	if q, err := tun.Offload(dev); err == nil {
-		return q
+// openQueue takes superpackets where the device has them, and says why it has
+// none.
+func openQueue(cfg *Config) (tun.Queue, error) {
+	why := errNoOffload
+	if !cfg.NoOffload {
+		var q *tun.Vnet
+		if q, why = tun.Offload(cfg.TUN); why == nil {
+			return q, nil
+		}
 	}
-	return tun.Adapt(dev)
+	return tun.Adapt(cfg.TUN), why
 }
+
+var errNoOffload = errors.New("switched off")
 
 func (g *Gateway) start() {
 	g.workers.Go(func() { g.fail(g.out.runOutbound()) })

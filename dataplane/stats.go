@@ -41,6 +41,7 @@ type Stats struct {
 	Traffic  []Counter   // OutPackets, OutBytes, … InPackets, InBytes, … EventsLost
 	Drops    []Counter   // every DropReason by name, zero or not, in the order of the walks
 	SAs      []sad.Stats // every SA, in no order
+	Offloads []Offload
 	Policies int
 }
 
@@ -58,7 +59,7 @@ func (s Stats) Counter(name string) uint64 {
 
 // Stats returns a snapshot. It may be called at any time, also after Close.
 func (g *Gateway) Stats() Stats {
-	s := Stats{Uptime: g.clock()}
+	s := Stats{Uptime: g.clock(), Offloads: g.offloads()}
 	if table := g.policy.Load(); table != nil {
 		s.Policies = len(table.Policies())
 	}
@@ -85,7 +86,11 @@ func (g *Gateway) Stats() Stats {
 		{"EventsLost", sum(func(c *counters) uint64 { return c.lost.Load() }, all...) + g.eventsLost.Load()},
 	}
 	for _, reason := range DropReasons() {
-		s.Drops = append(s.Drops, Counter{reason.String(), sum(func(c *counters) uint64 { return c.drops[reason].Load() }, all...)})
+		n := sum(func(c *counters) uint64 { return c.drops[reason].Load() }, all...)
+		if reason == OutMalformed {
+			n += g.malformed()
+		}
+		s.Drops = append(s.Drops, Counter{reason.String(), n})
 	}
 	for sa := range g.sas.Load().All() {
 		s.SAs = append(s.SAs, sa.Stats())
@@ -98,6 +103,15 @@ func (g *Gateway) Stats() Stats {
 func (g *Gateway) truncated() uint64 {
 	if q, ok := g.queue.(interface{ Truncated() uint64 }); ok {
 		return q.Truncated()
+	}
+	return 0
+}
+
+// malformed is how many reads of the TUN had a virtio-net header that made no
+// sense. Queues without such headers count none.
+func (g *Gateway) malformed() uint64 {
+	if q, ok := g.queue.(interface{ Malformed() uint64 }); ok {
+		return q.Malformed()
 	}
 	return 0
 }

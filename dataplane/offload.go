@@ -1,0 +1,91 @@
+package dataplane
+
+import (
+	"github.com/adit-ipsec/adit/internal/tun"
+	"github.com/adit-ipsec/adit/natt"
+)
+
+// Offload is one way in which the gateway and the kernel exchange superpackets,
+// many packets in one buffer, and whether it is in use. What is on the wire is
+// the same with and without.
+type Offload struct {
+	Name   string // see the list in Offloads
+	Active bool
+	Why    string // why it is not active; "" while it is
+
+	// Fallbacks counts superpackets that the kernel refused, and whose
+	// packets then went one by one.
+	Fallbacks uint64
+}
+
+// Why an offload is not active, where the device does not say.
+const (
+	whyUnknown = "switched off, or this kernel does not know it"
+	whyRefused = "the kernel refused a superpacket"
+	whyForeign = "the device or the wire is not the kernel's"
+)
+
+// offloads lists, for the TUN: tun-read-tcp and tun-read-udp (many packets of a
+// flow in one read), tun-write-tcp and tun-write-udp (in one write); for UDP:
+// udp-send (GSO) and udp-receive (GRO).
+func (g *Gateway) offloads() []Offload {
+	list := g.tunOffloads()
+	if w, ok := g.udp.(interface{ Offloads() natt.Offloads }); ok {
+		return append(list, udpOffloads(w.Offloads())...)
+	}
+	return append(list, inactive(whyForeign, "udp-send", "udp-receive")...)
+}
+
+func (g *Gateway) tunOffloads() []Offload {
+	q, ok := g.queue.(*tun.Vnet)
+	if !ok {
+		why := whyForeign
+		if g.queueWhy != nil {
+			why = g.queueWhy.Error()
+		}
+		return inactive(why, "tun-read-tcp", "tun-read-udp", "tun-write-tcp", "tun-write-udp")
+	}
+	is, whyUDP := q.Offloads(), whyRefused
+	if !is.ReadUDP {
+		whyUDP = whyUnknown // the kernel takes what it gives
+	}
+	return []Offload{
+		active("tun-read-tcp", true, ""),
+		active("tun-read-udp", is.ReadUDP, whyUnknown),
+		refusable("tun-write-tcp", is.WriteTCP, whyRefused),
+		refusable("tun-write-udp", is.WriteUDP, whyUDP),
+	}
+}
+
+// refusable is an offload of the TUN that ends with the first refusal.
+func refusable(name string, is bool, why string) Offload {
+	o := active(name, is, why)
+	if o.Why == whyRefused {
+		o.Fallbacks = 1
+	}
+	return o
+}
+
+func udpOffloads(is natt.Offloads) []Offload {
+	why := whyUnknown
+	if is.FallbackEIO > 0 {
+		why = whyRefused
+	}
+	send := active("udp-send", is.GSO, why)
+	send.Fallbacks = is.FallbackEIO + is.FallbackEINVAL + is.FallbackEMSGSIZE
+	return []Offload{send, active("udp-receive", is.GRO, whyUnknown)}
+}
+
+func active(name string, is bool, why string) Offload {
+	if is {
+		why = ""
+	}
+	return Offload{Name: name, Active: is, Why: why}
+}
+
+func inactive(why string, names ...string) (list []Offload) {
+	for _, name := range names {
+		list = append(list, Offload{Name: name, Why: why})
+	}
+	return list
+}
