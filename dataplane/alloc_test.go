@@ -18,14 +18,14 @@ func TestWalksAllocateNothing(t *testing.T) {
 	for _, suite := range esp.Suites() {
 		r := newRig(t, options{suite: suite.String(), noESN: true})
 		for i := range r.wires {
-			r.gw.out.wires[i].to = discardWire{}
+			r.gw.out[0].wires[i].to = discardWire{}
 		}
 		p := fromA(string(make([]byte, 1300)))
 		out := func() {
 			for i := range batchLen {
-				r.gw.out.bufs[i].Set(p)
+				r.gw.out[0].bufs[i].Set(p)
 			}
-			r.gw.out.walk(batchLen)
+			r.gw.out[0].walk(batchLen)
 		}
 		if n := testing.AllocsPerRun(runs, out); n != 0 {
 			t.Errorf("%s outbound: expected 0 allocations per batch, saw %v", suite, n)
@@ -33,9 +33,9 @@ func TestWalksAllocateNothing(t *testing.T) {
 		big := fromASuper(20*1300, 1300)
 		superpacket := big.bytes()
 		cut := func() {
-			r.gw.out.bufs[0].Set(superpacket)
-			r.gw.out.bufs[0].SegmentSize = big.size
-			r.gw.out.walk(1)
+			r.gw.out[0].bufs[0].Set(superpacket)
+			r.gw.out[0].bufs[0].SegmentSize = big.size
+			r.gw.out[0].walk(1)
 		}
 		if n := testing.AllocsPerRun(runs, cut); n != 0 {
 			t.Errorf("%s outbound: expected 0 allocations per superpacket, saw %v", suite, n)

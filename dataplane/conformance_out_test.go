@@ -296,7 +296,7 @@ func none(t testing.TB, got []sent) {
 
 func TestCP01_BypassWithoutASocketIsDropped(t *testing.T) {
 	r := newRig(t, options{policies: []spd.Policy{{Name: "open", Selector: selector("10.1.0.0/24", "10.2.0.0/24"), Action: spd.Bypass}}})
-	r.gw.out.clear.to = nil
+	r.gw.out[0].clear.to = nil
 	r.dropped(OutNoBypass, func() { none(t, r.send(fromA("x"))) })
 }
 

@@ -142,7 +142,7 @@ func TestOneSAThroughTwoWiresAtOnce(t *testing.T) {
 	const batches = 20
 	r := newRig(t, options{window: 4096})
 	queue := &countingQueue{}
-	r.gw.queue = queue
+	r.gw.useQueue(queue)
 	sealed := make([][]byte, batches*inboundBatch)
 	for i := range sealed {
 		sealed[i] = r.good(uint64(i + 1))

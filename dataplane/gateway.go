@@ -43,6 +43,10 @@ type Config struct {
 	Raw4 Wire       // protocol 50 over IPv4; nil: none
 	Raw6 Wire       // protocol 50 over IPv6; nil: none
 
+	// Siblings are more sockets on Wire's port, each with an inbound worker
+	// of its own; the kernel spreads the peers over them.
+	Siblings []Wire
+
 	// Clear sends whole IP packets unprotected, for bypass policies. Its
 	// packets must not come back through the TUN. nil: they are dropped and
 	// counted as OutNoBypass.
@@ -52,8 +56,8 @@ type Config struct {
 	// offload is the wire's matter: natt.Config.Offload.
 	NoOffload bool
 
-	// Workers is the number of outbound workers; 0: one per TUN queue. This
-	// version opens one queue, so 0 and 1 are the choices.
+	// Workers is the number of outbound workers: as many as TUN has queues,
+	// or 0.
 	Workers int
 
 	// Clock is the time since some start, monotonic; nil: the system's. The
@@ -64,15 +68,15 @@ type Config struct {
 // Gateway is a running dataplane. Its methods may be called at any time from
 // any goroutine.
 type Gateway struct {
-	clock    func() time.Duration
-	policy   atomic.Pointer[spd.Table]
-	sas      *sad.Database
-	queue    tun.Queue
-	queueWhy error // why queue has no superpackets; nil: it has
-	udp      Wire  // nil: no UDP encapsulation
-	wires    []Wire
+	clock     func() time.Duration
+	policy    atomic.Pointer[spd.Table]
+	sas       *sad.Database
+	queues    []tun.Queue
+	noOffload error // why the queues have no superpackets; nil: they have
+	udp       Wire  // nil: no UDP encapsulation
+	wires     []Wire
 
-	out    *outboundWorker
+	out    []*outboundWorker
 	in     []*inboundWorker
 	events chan Event
 
@@ -104,9 +108,6 @@ func build(cfg Config) (*Gateway, error) {
 	if cfg.Wire == nil && cfg.Raw4 == nil && cfg.Raw6 == nil {
 		return nil, errors.New("dataplane: no wire: give Config.Wire, Config.Raw4 or Config.Raw6")
 	}
-	if cfg.Workers < 0 || cfg.Workers > 1 {
-		return nil, fmt.Errorf("dataplane: Config.Workers is %d: several workers are not in this version, use 0 or 1", cfg.Workers)
-	}
 	g := &Gateway{
 		clock:  cfg.Clock,
 		sas:    sad.NewDatabase(),
@@ -115,41 +116,67 @@ func build(cfg Config) (*Gateway, error) {
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
 	}
-	g.queue, g.queueWhy = openQueue(&cfg)
 	if g.clock == nil {
 		start := time.Now()
 		g.clock = func() time.Duration { return time.Since(start) }
 	}
-	g.out = newOutboundWorker(g, &cfg)
-	for _, wire := range []struct {
-		Wire
-		udp bool
-	}{{cfg.Wire, true}, {cfg.Raw4, false}, {cfg.Raw6, false}} {
-		if wire.Wire != nil {
-			g.wires = append(g.wires, wire.Wire)
-			g.in = append(g.in, newInboundWorker(g, wire.Wire, wire.udp))
-		}
+	g.queues, g.noOffload = openQueues(&cfg)
+	if n := len(g.queues); n > sad.MaxWorkers || cfg.Workers != 0 && cfg.Workers != n {
+		return nil, fmt.Errorf("dataplane: the TUN device has %d queues and Config.Workers is %d: give as many workers as queues, or 0; at most %d", n, cfg.Workers, sad.MaxWorkers)
 	}
+	g.makeWorkers(&cfg)
 	return g, nil
 }
 
-// openQueue takes superpackets where the device has them, and says why it has
+// makeWorkers makes one outbound worker for each queue and one inbound worker
+// for each wire; where there are several of both, they are paired.
+func (g *Gateway) makeWorkers(cfg *Config) {
+	udp := cfg.Siblings
+	if cfg.Wire != nil {
+		udp = append([]Wire{cfg.Wire}, udp...)
+	}
+	for i, q := range g.queues {
+		wires := [wireKinds]Wire{wireRaw4: cfg.Raw4, wireRaw6: cfg.Raw6}
+		if len(udp) > 0 {
+			wires[wireUDP] = udp[i%len(udp)]
+		}
+		g.out = append(g.out, newOutboundWorker(g, q, i, wires, cfg.Clear))
+	}
+	for _, wire := range udp {
+		g.addInbound(wire, true)
+	}
+	for _, wire := range []Wire{cfg.Raw4, cfg.Raw6} {
+		if wire != nil {
+			g.addInbound(wire, false)
+		}
+	}
+}
+
+func (g *Gateway) addInbound(wire Wire, udp bool) {
+	q := g.queues[len(g.in)%len(g.queues)]
+	g.wires = append(g.wires, wire)
+	g.in = append(g.in, newInboundWorker(g, wire, q, udp))
+}
+
+// openQueues takes superpackets where the device has them, and says why it has
 // none.
-func openQueue(cfg *Config) (tun.Queue, error) {
+func openQueues(cfg *Config) ([]tun.Queue, error) {
 	why := errNoOffload
 	if !cfg.NoOffload {
 		var q *tun.Vnet
 		if q, why = tun.Offload(cfg.TUN); why == nil {
-			return q, nil
+			return []tun.Queue{q}, nil
 		}
 	}
-	return tun.Adapt(cfg.TUN), why
+	return []tun.Queue{tun.Adapt(cfg.TUN)}, why
 }
 
 var errNoOffload = errors.New("switched off")
 
 func (g *Gateway) start() {
-	g.workers.Go(func() { g.fail(g.out.runOutbound()) })
+	for _, w := range g.out {
+		g.workers.Go(func() { g.fail(w.runOutbound()) })
+	}
 	for _, w := range g.in {
 		g.workers.Go(func() { g.fail(w.runInbound()) })
 	}
@@ -193,7 +220,9 @@ func (g *Gateway) Close() error {
 func (g *Gateway) shutdown() {
 	g.closing.Do(func() {
 		close(g.stop)
-		_ = g.queue.Close()
+		for _, q := range g.queues {
+			_ = q.Close()
+		}
 		for _, wire := range g.wires {
 			_ = wire.Close()
 		}
@@ -259,7 +288,13 @@ func (g *Gateway) Remove(ids ...sad.ID) int { return g.sas.Remove(ids...) }
 // Policy is the table in force, nil before the first ApplyPolicy.
 func (g *Gateway) Policy() *spd.Table { return g.policy.Load() }
 
-func (g *Gateway) outCounters() []*counters { return []*counters{&g.out.counters} }
+func (g *Gateway) outCounters() []*counters {
+	list := make([]*counters, 0, len(g.out))
+	for _, w := range g.out {
+		list = append(list, &w.counters)
+	}
+	return list
+}
 
 func (g *Gateway) inCounters() []*counters {
 	list := make([]*counters, 0, len(g.in))

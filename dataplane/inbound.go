@@ -10,6 +10,7 @@ import (
 
 	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/internal/tun"
 	"github.com/adit-ipsec/adit/natt"
 	"github.com/adit-ipsec/adit/sad"
 	"github.com/adit-ipsec/adit/spd"
@@ -46,7 +47,8 @@ type inboundWorker struct {
 	counters
 	gateway *Gateway
 	wire    Wire
-	udp     bool // UDP 4500, where IKE and keepalives arrive too
+	queue   tun.Queue // where packets go; other workers may write to it too
+	udp     bool      // UDP 4500, where IKE and keepalives arrive too
 	grams   []packet.Datagram
 	cache   *flowCache
 	scratch *esp.Scratch
@@ -72,10 +74,11 @@ type origin struct {
 	start, end int
 }
 
-func newInboundWorker(g *Gateway, wire Wire, udp bool) *inboundWorker {
+func newInboundWorker(g *Gateway, wire Wire, q tun.Queue, udp bool) *inboundWorker {
 	w := &inboundWorker{
 		gateway: g,
 		wire:    wire,
+		queue:   q,
 		udp:     udp,
 		grams:   packet.NewDatagrams(inboundBatch),
 		cache:   newFlowCache(spd.Inbound),
@@ -378,7 +381,7 @@ func (w *inboundWorker) flush() {
 	if len(w.rx) == 0 {
 		return
 	}
-	written, err := w.gateway.queue.WriteBatch(w.rx)
+	written, err := w.queue.WriteBatch(w.rx)
 	if err != nil && !w.gateway.stopping() {
 		w.drop(InTUNError, len(w.rx)-written)
 	}

@@ -37,11 +37,11 @@ func (g *Gateway) offloads() []Offload {
 }
 
 func (g *Gateway) tunOffloads() []Offload {
-	q, ok := g.queue.(*tun.Vnet)
+	q, ok := g.queues[0].(*tun.Vnet)
 	if !ok {
 		why := whyForeign
-		if g.queueWhy != nil {
-			why = g.queueWhy.Error()
+		if g.noOffload != nil {
+			why = g.noOffload.Error()
 		}
 		return inactive(why, "tun-read-tcp", "tun-read-udp", "tun-write-tcp", "tun-write-udp")
 	}

@@ -51,10 +51,10 @@ func (lyingQueue) Malformed() uint64 { return 3 }
 
 func TestSenselessVirtioHeadersAreMalformed(t *testing.T) {
 	r := newRig(t, options{})
-	r.gw.queue = &lyingQueue{}
-	r.gw.out.bufs[0].Set([]byte{0})
-	r.gw.out.bufs[0].Header = packet.Header{}
-	r.gw.out.walk(1)
+	r.gw.useQueue(&lyingQueue{})
+	r.gw.out[0].bufs[0].Set([]byte{0})
+	r.gw.out[0].bufs[0].Header = packet.Header{}
+	r.gw.out[0].walk(1)
 	if n := r.gw.Stats().Counter("OutMalformed"); n != 4 {
 		t.Errorf("OutMalformed: expected 3 of the queue and 1 of the walk, saw %d", n)
 	}

@@ -41,6 +41,7 @@ type outboundWorker struct {
 	counters
 	gateway *Gateway
 	queue   tun.Queue
+	index   int // among the outbound workers
 	bufs    []packet.Buffer
 	cache   *flowCache
 	scratch *esp.Scratch
@@ -54,6 +55,8 @@ type outboundWorker struct {
 	segment   [1]esp.Packet // the one being sealed
 	arena     []byte        // segments that the send batches point to
 	used      int           // bytes of it
+
+	inHand []*sad.SA // with numbers that are not sent yet, where there are other workers
 
 	acquired []time.Duration // per policy of the table in force: when Acquire was last said
 }
@@ -76,20 +79,22 @@ type outboundRun struct {
 	jobs []esp.Packet
 }
 
-func newOutboundWorker(g *Gateway, cfg *Config) *outboundWorker {
-	n := g.queue.BatchSize()
+func newOutboundWorker(g *Gateway, q tun.Queue, index int, wires [wireKinds]Wire, clear Sender) *outboundWorker {
+	n := q.BatchSize()
 	w := &outboundWorker{
 		gateway: g,
-		queue:   g.queue,
+		queue:   q,
+		index:   index,
 		bufs:    packet.NewBuffers(n),
 		cache:   newFlowCache(spd.Outbound),
 		scratch: esp.NewScratch(),
 		arena:   make([]byte, arenaLen),
+		inHand:  make([]*sad.SA, 0, n),
 	}
 	w.run.bufs = make([]*packet.Buffer, 0, n)
 	w.run.jobs = make([]esp.Packet, 0, n)
-	w.clear = newSendBatch(cfg.Clear)
-	for kind, wire := range [wireKinds]Wire{cfg.Wire, cfg.Raw4, cfg.Raw6} {
+	w.clear = newSendBatch(clear)
+	for kind, wire := range wires {
 		if wire != nil {
 			w.wires[kind] = newSendBatch(wire)
 		}
@@ -132,6 +137,7 @@ func (w *outboundWorker) walk(n int) {
 	}
 	w.sealRun()
 	w.flush()
+	w.handOut(nil)
 }
 
 // begin does what is done once per batch.
@@ -250,7 +256,7 @@ func (w *outboundWorker) sealRun() {
 	if len(r.bufs) == 0 {
 		return
 	}
-	first, granted := r.sa.Reserve(len(r.bufs))
+	first, granted := w.reserve(r.sa, len(r.bufs))
 	if refused := len(r.bufs) - granted; refused > 0 {
 		w.drop(w.refusal(r.sa), refused)
 	}
@@ -277,31 +283,38 @@ func (w *outboundWorker) sealRun() {
 	r.bufs, r.sa = r.bufs[:0], nil
 }
 
+// reserveLen is the most numbers that a run takes at once. It bounds how far
+// several workers can be apart.
+const reserveLen = 128
+
 // sealSegments takes the superpacket that fits has cut, a run of its own,
 // through steps 5 to 8.
 func (w *outboundWorker) sealSegments(p *packet.Buffer) {
 	sa, tx := w.run.sa, &w.wires[w.run.wire]
-	want := w.segmenter.Segments()
-	first, granted := sa.Reserve(want)
-	if granted < want {
-		w.drop(w.refusal(sa), want-granted)
-	}
 	next, gram := nextHeader(p), outer(p, sa)
 	packets, bytes := 0, 0
-	for i := range granted {
-		slot := w.room(tx, sa.Suite.SealedLen(w.segmenter.Longest()))
-		inner, _ := w.segmenter.Next()
-		w.segment[0] = esp.Packet{Seq: first + uint64(i), NextHeader: next, Payload: inner, Wire: slot}
-		sa.Transform.Seal(w.scratch, sa.SPI, w.segment[:])
-		if w.segment[0].Err != nil {
-			w.drop(OutSeal, 1)
-			continue
+	for w.segmenter.Segments() > 0 {
+		want := min(w.segmenter.Segments(), reserveLen)
+		first, granted := w.reserve(sa, want)
+		for i := range granted {
+			slot := w.room(tx, sa.Suite.SealedLen(w.segmenter.Longest()))
+			inner, _ := w.segmenter.Next()
+			w.segment[0] = esp.Packet{Seq: first + uint64(i), NextHeader: next, Payload: inner, Wire: slot}
+			sa.Transform.Seal(w.scratch, sa.SPI, w.segment[:])
+			if w.segment[0].Err != nil {
+				w.drop(OutSeal, 1)
+				continue
+			}
+			at := w.inArena(len(w.segment[0].Wire))
+			gram.Mem, gram.Off, gram.Len = at.Mem, at.Off, at.Len
+			tx.commit(gram, len(inner), sa.Tunnel.DF == sad.DFCopy)
+			packets++
+			bytes += len(inner)
 		}
-		at := w.inArena(len(w.segment[0].Wire))
-		gram.Mem, gram.Off, gram.Len = at.Mem, at.Off, at.Len
-		tx.commit(gram, len(inner), sa.Tunnel.DF == sad.DFCopy)
-		packets++
-		bytes += len(inner)
+		if granted < want {
+			w.drop(w.refusal(sa), w.segmenter.Segments())
+			break
+		}
 	}
 	if packets > 0 {
 		sa.Touch(int64(w.now), packets, bytes)

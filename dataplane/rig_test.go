@@ -120,7 +120,7 @@ func newRig(t testing.TB, o options) *rig {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = dev.Close() })
-	gw.queue, gw.out.queue = r.tun, r.tun
+	gw.useQueue(r.tun)
 	r.gw = gw
 	copy(r.in[:], gw.in)
 	table, err := spd.NewTable(o.policies)
@@ -133,6 +133,14 @@ func newRig(t testing.TB, o options) *rig {
 		r.install()
 	}
 	return r
+}
+
+// useQueue puts a test's queue in the place of the device's.
+func (g *Gateway) useQueue(q tun.Queue) {
+	g.queues, g.out[0].queue = []tun.Queue{q}, q
+	for _, w := range g.in {
+		w.queue = q
+	}
 }
 
 func (r *rig) suite() esp.Suite {
@@ -197,11 +205,11 @@ type sent struct {
 
 // send takes packets from the TUN through outbound batches.
 func (r *rig) send(packets ...[]byte) []sent {
-	for batch := range slices.Chunk(packets, len(r.gw.out.bufs)) {
+	for batch := range slices.Chunk(packets, len(r.gw.out[0].bufs)) {
 		for i, p := range batch {
-			r.gw.out.bufs[i].Set(p)
+			r.gw.out[0].bufs[i].Set(p)
 		}
-		r.gw.out.walk(len(batch))
+		r.gw.out[0].walk(len(batch))
 	}
 	var all []sent
 	for i, wire := range append(slices.Clone(r.wires[:]), r.clear) {

@@ -100,20 +100,24 @@ func (g *Gateway) Stats() Stats {
 
 // truncated is how often the TUN queue had more segments of a superpacket than
 // a batch holds, and lost the rest. Queues that cannot say count none.
-func (g *Gateway) truncated() uint64 {
-	if q, ok := g.queue.(interface{ Truncated() uint64 }); ok {
-		return q.Truncated()
+func (g *Gateway) truncated() (total uint64) {
+	for _, q := range g.queues {
+		if q, ok := q.(interface{ Truncated() uint64 }); ok {
+			total += q.Truncated()
+		}
 	}
-	return 0
+	return total
 }
 
 // malformed is how many reads of the TUN had a virtio-net header that made no
 // sense. Queues without such headers count none.
-func (g *Gateway) malformed() uint64 {
-	if q, ok := g.queue.(interface{ Malformed() uint64 }); ok {
-		return q.Malformed()
+func (g *Gateway) malformed() (total uint64) {
+	for _, q := range g.queues {
+		if q, ok := q.(interface{ Malformed() uint64 }); ok {
+			total += q.Malformed()
+		}
 	}
-	return 0
+	return total
 }
 
 // skipped is how many datagrams the wires received and did not hand on. Wires

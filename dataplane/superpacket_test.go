@@ -102,7 +102,7 @@ func (s super) segments() (list [][]byte) {
 // sendMixed is send for plain packets ([]byte) and superpackets.
 func (r *rig) sendMixed(packets ...any) []sent {
 	r.t.Helper()
-	w := r.gw.out
+	w := r.gw.out[0]
 	for i, p := range packets {
 		switch p := p.(type) {
 		case []byte:
@@ -199,7 +199,7 @@ func (l *layout) WriteBatch(grams []packet.Datagram) (int, error) {
 func TestSealedSegmentsLieBackToBack(t *testing.T) {
 	r := newRig(t, options{})
 	l := &layout{}
-	r.gw.out.wires[wireUDP].to = l
+	r.gw.out[0].wires[wireUDP].to = l
 	r.sendMixed(fromASuper(40*1400, 1400))
 	if len(l.batches) != 1 || len(l.batches[0]) != 40 {
 		t.Fatalf("expected one batch of 40, saw %d batches", len(l.batches))
@@ -260,9 +260,9 @@ func TestDroppedSuperpacketCountsItsSegments(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, c.o)
-			r.gw.out.wires[wireRaw4].to = nil
+			r.gw.out[0].wires[wireRaw4].to = nil
 			if c.reason == OutNoBypass {
-				r.gw.out.clear.to = nil
+				r.gw.out[0].clear.to = nil
 			}
 			n := uint64((c.s.payload + c.s.size - 1) / c.s.size)
 			r.counts(map[DropReason]uint64{c.reason: n}, func() {

@@ -79,7 +79,7 @@ func TestEncapNoneLeavesByRawSocketOfItsFamily(t *testing.T) {
 
 func TestMissingWireIsCountedNotSentInClear(t *testing.T) {
 	r := newRig(t, options{encap: sad.EncapNone})
-	r.gw.out.wires[wireRaw4].to = nil
+	r.gw.out[0].wires[wireRaw4].to = nil
 	r.dropped(OutNoWire, func() {
 		if got := r.send(fromA("x")); len(got) != 0 {
 			t.Errorf("expected nothing to leave, saw %+v", got)

@@ -42,8 +42,9 @@ type SA struct {
 	// ---- atomics: numbers (outbound, every worker that seals) ----
 
 	_     linePad
-	last  atomic.Uint64 // highest number granted
-	bound atomic.Uint64 // highest number that may be granted: space, or what is durable
+	last  atomic.Uint64             // highest number granted
+	bound atomic.Uint64             // highest number that may be granted: space, or what is durable
+	hands [MaxWorkers]atomic.Uint64 // lowest number that each worker may have in hand; 0: none
 
 	// ---- atomics: counters (once per run or batch) ----
 
