@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 
+	"github.com/adit-ipsec/adit/internal/crypt"
 	"github.com/adit-ipsec/adit/internal/packet"
 )
 
@@ -278,7 +279,7 @@ func sound(b *packet.Buffer) bool {
 	if b.Flow.Protocol == packet.ProtoTCP && binary.BigEndian.Uint16(t[tcpSum:]) == 0xffff {
 		return false
 	}
-	return packet.Checksum(t, packet.PseudoChecksum(&b.Flow, b.Flow.Protocol, len(t))) == 0xffff
+	return crypt.Checksum(t, packet.PseudoChecksum(&b.Flow, b.Flow.Protocol, len(t))) == 0xffff
 }
 
 // Group is what one write needs to carry group i of the plan: the pieces, of

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 
+	"github.com/adit-ipsec/adit/internal/crypt"
 	"github.com/adit-ipsec/adit/internal/packet"
 )
 
@@ -222,7 +223,7 @@ func (s *Segmenter) Next() (segment []byte, ok bool) {
 		copy(s.mem[at:s.payload], s.mem[s.head:s.head+s.headerLen])
 		s.head = at
 	}
-	s.stamp(s.mem[at:s.payload], s.mem[s.payload:stop])
+	s.stamp(s.mem[at:s.payload], n, crypt.Checksum(s.mem[s.payload:stop], 0))
 	s.saved = copy(s.save[:s.trailer], s.mem[stop:s.end])
 	s.payload = stop
 	return s.mem[at : stop : stop+s.trailer], true
@@ -241,16 +242,16 @@ func (s *Segmenter) CopyNext(dst []byte) (n int, ok bool) {
 	copy(s.mem[s.payload:], s.save[:s.saved])
 	s.saved = 0
 	copy(dst, s.mem[s.head:s.head+s.headerLen])
-	copy(dst[s.headerLen:n], s.mem[s.payload:s.payload+size])
-	s.stamp(dst[:s.headerLen], dst[s.headerLen:n])
+	sum := crypt.Copy(dst[s.headerLen:n], s.mem[s.payload:s.payload+size], 0)
+	s.stamp(dst[:s.headerLen], size, sum)
 	s.payload += size
 	return n, true
 }
 
-// stamp fills in, for the segment with this payload, the fields that sumHeader
-// has cleared, and goes on to the next.
-func (s *Segmenter) stamp(header, payload []byte) {
-	total := len(header) + len(payload)
+// stamp fills in the fields that sumHeader has cleared, for the segment with a
+// payload of that many bytes and that sum, and goes on to the next.
+func (s *Segmenter) stamp(header []byte, payload int, sum uint16) {
+	total := len(header) + payload
 	if s.ipv4 {
 		id := s.id + uint16(s.index) // RFC 6864: unique among fragmentable packets
 		binary.BigEndian.PutUint16(header[2:], uint16(total))
@@ -261,15 +262,15 @@ func (s *Segmenter) stamp(header, payload []byte) {
 	}
 	t, length := header[s.transport:], total-s.transport
 	if s.udp {
-		s.stampUDP(t, payload, length)
+		s.stampUDP(t, length, sum)
 	} else {
-		s.stampTCP(t, payload, length)
+		s.stampTCP(t, payload, length, sum)
 	}
 	s.index++
 }
 
-func (s *Segmenter) stampUDP(t, payload []byte, length int) {
-	sum := ^packet.Checksum(payload, fold(uint32(s.base)+2*uint32(length)))
+func (s *Segmenter) stampUDP(t []byte, length int, payloadSum uint16) {
+	sum := ^fold(uint32(s.base) + 2*uint32(length) + uint32(payloadSum))
 	if sum == 0 {
 		// RFC 768: "If the computed checksum is zero, it is transmitted as
 		// all ones".
@@ -279,7 +280,7 @@ func (s *Segmenter) stampUDP(t, payload []byte, length int) {
 	binary.BigEndian.PutUint16(t[udpSum:], sum)
 }
 
-func (s *Segmenter) stampTCP(t, payload []byte, length int) {
+func (s *Segmenter) stampTCP(t []byte, payload, length int, payloadSum uint16) {
 	flags, urgent := s.flags, s.urgent
 	if s.index > 0 {
 		// RFC 3168 6.1.2: CWR is for "the first new data packet sent after
@@ -292,16 +293,16 @@ func (s *Segmenter) stampTCP(t, payload []byte, length int) {
 	if s.flags&flagURG != 0 && urgent == 0 && s.index > 0 {
 		flags &^= flagURG // the urgent data ended in an earlier segment
 	}
-	sum := uint32(s.base) + uint32(length) + s.seq>>16 + s.seq&0xffff + uint32(flags) + uint32(urgent)
+	sum := uint32(s.base) + uint32(length) + s.seq>>16 + s.seq&0xffff + uint32(flags) + uint32(urgent) + uint32(payloadSum)
 	binary.BigEndian.PutUint32(t[tcpSeq:], s.seq)
 	t[tcpFlags] = flags
 	binary.BigEndian.PutUint16(t[tcpUrgent:], urgent)
-	binary.BigEndian.PutUint16(t[tcpSum:], ^packet.Checksum(payload, fold(sum)))
-	s.seq += uint32(len(payload))
+	binary.BigEndian.PutUint16(t[tcpSum:], ^fold(sum))
+	s.seq += uint32(payload)
 	if s.flags&flagURG != 0 {
 		// RFC 9293 3.1: the pointer is "a positive offset from the sequence
 		// number in this segment".
-		s.urgent -= uint16(min(len(payload), int(urgent)))
+		s.urgent -= uint16(min(payload, int(urgent)))
 	}
 }
 

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 	wgtun "golang.zx2c4.com/wireguard/tun"
 
+	"github.com/adit-ipsec/adit/internal/crypt"
 	"github.com/adit-ipsec/adit/internal/packet"
 )
 
@@ -275,7 +276,7 @@ func complete(p []byte, start, offset int) bool {
 	if start+offset+2 > len(p) {
 		return false
 	}
-	sum := ^packet.Checksum(p[start:], 0)
+	sum := ^crypt.Checksum(p[start:], 0)
 	if sum == 0 && offset == udpSum {
 		sum = 0xffff // RFC 768: zero would mean that there is none
 	}
