@@ -1,10 +1,8 @@
 package tun
 
 import (
-	"bytes"
 	"encoding/binary"
 
-	"github.com/adit-ipsec/adit/internal/crypt"
 	"github.com/adit-ipsec/adit/internal/packet"
 )
 
@@ -65,22 +63,31 @@ type Coalescer struct {
 	next   []int // of each packet: the one behind it in its group, or none
 	groups []group
 
-	open   [openGroups]int // groups that may grow
-	opened int             // how many of open are in use
-	evict  int             // the one that goes next
+	head   outline               // of the packet that Plan is at
+	open   [openGroups]openGroup // groups that may grow
+	opened int                   // how many of open are in use
+	evict  int                   // the one that goes next
 
 	pieces [][]byte
 	undo   [maxMergedHeader]byte // the header of the group that Group last stamped
 	undone int                   // its length; 0: nothing was stamped
-	head   []byte                // where it lies
+	where  []byte                // where it lies
+}
+
+type openGroup struct {
+	flow  flowKey
+	group int
 }
 
 // group is a run of packets that can be written as one.
 type group struct {
 	first, last int
 	packets     int
+	transport   int // where TCP or UDP starts in each packet
+	payload     int // where the payload starts
 	size        int // payload bytes of each packet but the last
 	total       int // bytes of the superpacket so far
+	protocol    uint8
 	flags       byte
 	ended       bool // short payload, FIN or PSH: nothing can follow
 	sound       bool // the first packet's checksums were verified
@@ -104,7 +111,7 @@ func (c *Coalescer) grow(batch int) {
 // Plan sorts the packets of bufs into groups and returns how many there are.
 // Packets of one flow keep their order; groups stand in the order of their
 // first packets. bufs and the packets are borrowed until the next Plan; each
-// packet is parsed, which fills Header and Flow and cuts Len to the IP packet.
+// packet's Len is cut to the IP packet. Header and Flow are not looked at.
 //
 // Packets are merged only when cutting the superpacket gives them back to the
 // bit: consecutive sequence numbers, everything else of the headers equal,
@@ -120,41 +127,42 @@ func (c *Coalescer) Plan(bufs []*packet.Buffer) int {
 	c.opened, c.evict, c.undone = 0, 0, 0
 	for i, b := range bufs {
 		c.next[i] = none
-		// What cannot be parsed is the kernel's to refuse.
-		parsed := b.Parse() == nil
 		at := none
-		if parsed {
-			at = c.find(&b.Flow)
+		// What cannot be parsed is the kernel's to refuse.
+		if c.head.read(b.Bytes()) {
+			b.Len = c.head.total
+			at = c.find()
 		}
-		if at != none && c.join(&c.groups[c.open[at]], i) {
+		if at != none && c.join(&c.groups[c.open[at].group], i) {
 			continue
 		}
-		c.groups = append(c.groups, c.alone(i, parsed))
+		c.groups = append(c.groups, c.alone(i))
 		c.keepOpen(at)
 	}
 	return len(c.groups)
 }
 
-// alone is a group of one packet.
-func (c *Coalescer) alone(i int, parsed bool) group {
-	b := c.bufs[i]
-	g := group{first: i, last: i, packets: 1, total: b.Len, ended: true}
-	if !parsed || !c.mergeable(b) {
-		return g
+// alone is a group of packet i, with c.head.
+func (c *Coalescer) alone(i int) group {
+	b, h := c.bufs[i], &c.head
+	protocol := h.flow.protocol()
+	if !h.mergeable || c.NoTCP && protocol == packet.ProtoTCP || c.NoUDP && protocol == packet.ProtoUDP {
+		return group{first: i, last: i, packets: 1, total: b.Len, ended: true}
 	}
-	g.size = b.Len - b.Header.PayloadOffset
-	g.ended = false
-	if b.Flow.Protocol == packet.ProtoTCP {
-		g.flags = b.Bytes()[b.Header.TransportOffset+tcpFlags]
+	g := group{first: i, last: i, packets: 1, total: b.Len,
+		protocol: protocol, transport: h.transport, payload: h.payload, size: b.Len - h.payload}
+	if protocol == packet.ProtoTCP {
+		g.flags = b.Bytes()[h.transport+tcpFlags]
 		g.ended = g.flags&(flagFIN|flagPSH) != 0
 	}
 	return g
 }
 
-// find is the place in open of the flow's group, or none.
-func (c *Coalescer) find(f *packet.Flow) int {
+// find is the place in open of the group of c.head's flow, or none.
+func (c *Coalescer) find() int {
+	k := &c.head.flow
 	for at := c.opened - 1; at >= 0; at-- {
-		if c.bufs[c.groups[c.open[at]].first].Flow == *f {
+		if o := &c.open[at].flow; o.tail == k.tail && o.addrs == k.addrs {
 			return at
 		}
 	}
@@ -164,8 +172,8 @@ func (c *Coalescer) find(f *packet.Flow) int {
 // keepOpen lets the newest group grow, unless it has ended. at is the place of
 // its flow's former group, which must not grow behind its back.
 func (c *Coalescer) keepOpen(at int) {
-	newest := len(c.groups) - 1
-	ended := c.groups[newest].ended
+	ended := c.groups[len(c.groups)-1].ended
+	newest := openGroup{flow: c.head.flow, group: len(c.groups) - 1}
 	switch {
 	case at != none && ended:
 		c.opened--
@@ -182,39 +190,18 @@ func (c *Coalescer) keepOpen(at int) {
 	}
 }
 
-// mergeable tells whether a parsed packet may be part of a superpacket at all,
-// but for its checksums.
-func (c *Coalescer) mergeable(b *packet.Buffer) bool {
-	h, p := &b.Header, b.Bytes()
-	if h.TransportOffset != plainHeaderLen(h) || h.Fragment || h.PayloadOffset == b.Len {
-		return false
-	}
-	t := p[h.TransportOffset:]
-	switch b.Flow.Protocol {
-	case packet.ProtoTCP:
-		const plain = flagACK | flagPSH | flagFIN | flagECE
-		return !c.NoTCP && h.PayloadOffset > h.TransportOffset && t[tcpFlags]&flagACK != 0 && t[tcpFlags]&^plain == 0
-	case packet.ProtoUDP:
-		// A zero checksum says that there is none; the kernel would make one.
-		return !c.NoUDP && h.PayloadOffset > h.TransportOffset &&
-			int(binary.BigEndian.Uint16(t[udpLen:])) == len(t) && binary.BigEndian.Uint16(t[udpSum:]) != 0
-	}
-	return false
-}
-
-// join adds packet i to g, whose flow it has, when it is its continuation.
+// join adds packet i, of g's flow and with c.head, to g when it is its
+// continuation.
 func (c *Coalescer) join(g *group, i int) bool {
-	first, b := c.bufs[g.first], c.bufs[i]
-	payload := b.Len - b.Header.PayloadOffset
-	switch {
-	case g.ended, payload > g.size, g.total+payload > packet.MaxLen, g.packets >= maxPieces:
-		return false
-	case !c.mergeable(b) || b.Header.PayloadOffset != first.Header.PayloadOffset:
+	h := &c.head
+	payload := h.total - h.payload
+	if !h.mergeable || g.ended || h.payload != g.payload ||
+		payload > g.size || g.total+payload > packet.MaxLen || g.packets >= maxPieces {
 		return false
 	}
-	p, q := first.Bytes(), b.Bytes()
-	sameID, ok := follows(g, p, q, &first.Header)
-	if !ok || !g.sound && !sound(first) || !sound(b) {
+	p, q := c.bufs[g.first].Bytes(), c.bufs[i].Bytes()
+	sameID, ok := follows(g, p, q)
+	if !ok || !g.sound && !sound(g, p) || !sound(g, q) {
 		return false
 	}
 	c.next[g.last] = i
@@ -223,63 +210,12 @@ func (c *Coalescer) join(g *group, i int) bool {
 	g.total += payload
 	g.sound, g.sameID = true, sameID
 	g.ended = payload < g.size
-	if b.Flow.Protocol == packet.ProtoTCP {
-		flags := q[b.Header.TransportOffset+tcpFlags]
+	if g.protocol == packet.ProtoTCP {
+		flags := q[g.transport+tcpFlags]
 		g.flags |= flags
 		g.ended = g.ended || flags&(flagFIN|flagPSH) != 0
 	}
 	return true
-}
-
-// follows compares the headers of q with those of p, the first packet of g,
-// where q comes next. sameID is what g.sameID becomes.
-func follows(g *group, p, q []byte, h *packet.Header) (sameID, ok bool) {
-	if h.Version == 4 {
-		if sameID, ok = followsIPv4(g, p, q); !ok {
-			return false, false
-		}
-	} else if !bytes.Equal(p[:4], q[:4]) || p[7] != q[7] { // traffic class, flow label; hop limit
-		return false, false
-	}
-	p, q = p[h.TransportOffset:h.PayloadOffset], q[h.TransportOffset:h.PayloadOffset]
-	if len(p) == udpHeaderLen {
-		return sameID, g.packets < maxUDPSegments
-	}
-	const mayDiffer = flagFIN | flagPSH // on the last packet
-	next := binary.BigEndian.Uint32(p[tcpSeq:]) + uint32(g.packets*g.size)
-	ok = binary.BigEndian.Uint32(q[tcpSeq:]) == next &&
-		bytes.Equal(p[tcpAck:tcpFlags], q[tcpAck:tcpFlags]) &&
-		(p[tcpFlags]^q[tcpFlags])&^mayDiffer == 0 &&
-		bytes.Equal(p[tcpFlags+1:tcpSum], q[tcpFlags+1:tcpSum]) && // window
-		bytes.Equal(p[tcpUrgent:], q[tcpUrgent:]) // and options
-	return sameID, ok
-}
-
-// followsIPv4 compares TOS, flags, TTL and identification.
-func followsIPv4(g *group, p, q []byte) (sameID, ok bool) {
-	if p[1] != q[1] || p[6] != q[6] || p[8] != q[8] {
-		return false, false
-	}
-	step := binary.BigEndian.Uint16(q[4:]) - binary.BigEndian.Uint16(p[4:])
-	if step == 0 && p[6]&0x40 != 0 {
-		return true, g.packets == 1 || g.sameID
-	}
-	return false, !g.sameID && step == uint16(g.packets)
-}
-
-// sound verifies the checksums of a mergeable packet. All ones in place of zero
-// is right as a sum, but not what cutting would give back; for UDP it is the
-// other way round, and mergeable has seen to that.
-func sound(b *packet.Buffer) bool {
-	h, p := &b.Header, b.Bytes()
-	if h.Version == 4 && (packet.Checksum(p[:h.TransportOffset], 0) != 0xffff || binary.BigEndian.Uint16(p[10:]) == 0xffff) {
-		return false
-	}
-	t := p[h.TransportOffset:]
-	if b.Flow.Protocol == packet.ProtoTCP && binary.BigEndian.Uint16(t[tcpSum:]) == 0xffff {
-		return false
-	}
-	return crypt.Checksum(t, packet.PseudoChecksum(&b.Flow, b.Flow.Protocol, len(t))) == 0xffff
 }
 
 // Group is what one write needs to carry group i of the plan: the pieces, of
@@ -298,8 +234,7 @@ func (c *Coalescer) Group(i int) (pieces [][]byte, packets int) {
 	}
 	c.pieces = append(c.pieces[:0], first.Mem[first.Off-vnetLen:first.Off+first.Len])
 	for k := c.next[g.first]; k != none; k = c.next[k] {
-		b := c.bufs[k]
-		c.pieces = append(c.pieces, b.Bytes()[b.Header.PayloadOffset:])
+		c.pieces = append(c.pieces, c.bufs[k].Bytes()[g.payload:])
 	}
 	return c.pieces, g.packets
 }
@@ -316,7 +251,7 @@ func (c *Coalescer) Packets(i int, f func(b *packet.Buffer) bool) {
 // Protocol is the protocol of group i where it has several packets, else 0.
 func (c *Coalescer) Protocol(i int) uint8 {
 	if g := &c.groups[i]; g.packets > 1 {
-		return c.bufs[g.first].Flow.Protocol
+		return g.protocol
 	}
 	return 0
 }
@@ -324,41 +259,40 @@ func (c *Coalescer) Protocol(i int) uint8 {
 // Undo gives the first packet of the group that Group last returned its own
 // header back.
 func (c *Coalescer) Undo() {
-	copy(c.head, c.undo[:c.undone])
+	copy(c.where, c.undo[:c.undone])
 	c.undone = 0
 }
 
 // stamp makes the header of a superpacket from the first packet's.
 func (c *Coalescer) stamp(g *group, first *packet.Buffer, vnet []byte) {
-	h := &first.Header
-	header := first.Bytes()[:h.PayloadOffset]
-	c.head, c.undone = header, copy(c.undo[:], header)
+	header := first.Bytes()[:g.payload]
+	c.where, c.undone = header, copy(c.undo[:], header)
 
-	t, length := header[h.TransportOffset:], g.total-h.TransportOffset
+	t, length := header[g.transport:], g.total-g.transport
 	sum, gso := tcpSum, byte(gsoTCPv6)
 	switch {
-	case first.Flow.Protocol == packet.ProtoUDP:
+	case g.protocol == packet.ProtoUDP:
 		sum, gso = udpSum, gsoUDP
 		binary.BigEndian.PutUint16(t[udpLen:], uint16(length))
-	case h.Version == 4:
+	case g.transport == ipv4HeaderLen:
 		gso = gsoTCPv4
 	}
-	if h.Version == 4 {
+	if g.transport == ipv4HeaderLen {
 		binary.BigEndian.PutUint16(header[2:], uint16(g.total))
 		clear(header[10:12])
-		binary.BigEndian.PutUint16(header[10:], ^packet.Checksum(header[:h.TransportOffset], 0))
+		binary.BigEndian.PutUint16(header[10:], ^packet.Checksum(header[:ipv4HeaderLen], 0))
 	} else {
 		binary.BigEndian.PutUint16(header[4:], uint16(g.total-ipv6HeaderLen))
 	}
-	if first.Flow.Protocol == packet.ProtoTCP {
+	if g.protocol == packet.ProtoTCP {
 		t[tcpFlags] = g.flags
 	}
 	// Partial: the pseudo header's sum, for the kernel to go on from.
-	binary.BigEndian.PutUint16(t[sum:], packet.PseudoChecksum(&first.Flow, first.Flow.Protocol, length))
+	binary.BigEndian.PutUint16(t[sum:], packet.Checksum(header[g.addrs():g.transport], g.pseudo(length)))
 
 	vnet[vnetFlags], vnet[vnetType] = vnetNeedsCsum, gso
 	binary.NativeEndian.PutUint16(vnet[vnetHdrLen:], uint16(len(header)))
 	binary.NativeEndian.PutUint16(vnet[vnetSize:], uint16(g.size))
-	binary.NativeEndian.PutUint16(vnet[vnetCsumStart:], uint16(h.TransportOffset))
+	binary.NativeEndian.PutUint16(vnet[vnetCsumStart:], uint16(g.transport))
 	binary.NativeEndian.PutUint16(vnet[vnetCsumOffset:], uint16(sum))
 }

@@ -181,31 +181,101 @@ func TestCoalescerIdentification(t *testing.T) {
 	}
 }
 
+// flows are rounds of one IPv4 UDP packet of each of n senders.
+func flows(s shape, n, rounds int) (list []*packet.Buffer) {
+	for r := range rounds {
+		for f := range n {
+			s.id = uint16(r)
+			p := s.make()
+			p[15] = byte(f)
+			fixUDP(p)
+			fixIPv4(p)
+			list = append(list, buffer(p...))
+		}
+	}
+	return list
+}
+
 // TestCoalescerInterleavedFlows: each flow has its group, flows beyond
 // openGroups put the oldest out, and nothing is merged over a packet of the
 // same flow that stands between.
 func TestCoalescerInterleavedFlows(t *testing.T) {
-	interleave := func(flows, rounds int) (list []*packet.Buffer) {
-		for r := range rounds {
-			for f := range flows {
-				s := shape{udp: true, payload: 100, id: uint16(r)}
-				p := s.make()
-				p[15] = byte(f)
-				p[26]-- // and its checksum, for the pseudo header
-				fixUDP(p)
-				fixIPv4(p)
-				list = append(list, buffer(p...))
-			}
-		}
-		return list
-	}
-	expectSizes(t, "eight flows", sizes(NewCoalescer(24), interleave(8, 3)), 3, 3, 3, 3, 3, 3, 3, 3)
-	if got := sizes(NewCoalescer(24), interleave(9, 2)); len(got) <= 9 {
+	udp := shape{udp: true, payload: 100}
+	expectSizes(t, "eight flows", sizes(NewCoalescer(24), flows(udp, 8, 3)), 3, 3, 3, 3, 3, 3, 3, 3)
+	if got := sizes(NewCoalescer(24), flows(udp, 9, 2)); len(got) <= 9 {
 		t.Errorf("nine flows: %d groups, want more: only %d may be open", len(got), openGroups)
 	}
 	tcp := stream(shape{flags: flagACK, payload: 100}, 3)
 	ack := buffer(shape{flags: flagACK, seq: 100, id: 9}.make()...)
 	expectSizes(t, "an ACK between", sizes(NewCoalescer(4), []*packet.Buffer{tcp[0], ack, tcp[1], tcp[2]}), 1, 1, 2)
+}
+
+// TestCoalescerKeepsTheOrderOfAFlow: what cannot be merged ends its own flow's
+// group, however its headers are read, and no other's.
+func TestCoalescerKeepsTheOrderOfAFlow(t *testing.T) {
+	tcp, tcp6 := shape{flags: flagACK, payload: 100}, shape{flags: flagACK, payload: 100, v6: true}
+	udp := shape{udp: true, payload: 100}
+	port := func(at int) func(p []byte) { return func(p []byte) { p[at] ^= 1 } }
+	for _, tt := range []struct {
+		name     string
+		flow     shape
+		between  shape
+		change   func(p []byte)
+		endGroup bool
+	}{
+		{"pure ACK", tcp, shape{flags: flagACK}, nil, true},
+		{"SYN", tcp6, shape{flags: flagSYN, v6: true}, nil, true},
+		{"IPv4 options", tcp, shape{flags: flagACK, ipOptions: 4}, nil, true},
+		{"IPv6 extension header", tcp6, shape{flags: flagACK, v6: true, ipOptions: 8}, nil, true},
+		{"first fragment", udp, udp, func(p []byte) { p[6] |= 0x20 }, true},
+		{"cut TCP header", tcp, tcp, func(p []byte) { p[32] = 4 << 4 }, true},
+		{"UDP without checksum", udp, udp, func(p []byte) { p[26], p[27] = 0, 0 }, true},
+		{"other fragment", udp, udp, func(p []byte) { p[7] = 1 }, false},
+		{"another source port", tcp, shape{flags: flagACK}, port(21), false},
+		{"another destination port", tcp, shape{flags: flagACK}, port(23), false},
+		{"IPv4 options, another port", tcp, shape{flags: flagACK, ipOptions: 4}, port(27), false},
+		{"another source", tcp6, shape{flags: flagACK, v6: true}, port(8), false},
+		{"another destination", tcp6, shape{flags: flagACK, v6: true}, port(39), false},
+		{"extension header, another source", tcp6, shape{flags: flagACK, v6: true, ipOptions: 8}, port(23), false},
+		{"extension header, another destination", tcp6, shape{flags: flagACK, v6: true, ipOptions: 8}, port(24), false},
+		{"the other protocol", tcp, udp, nil, false},
+		{"the other version", tcp, tcp6, nil, false},
+		{"ICMP", tcp, tcp, func(p []byte) { p[9] = packet.ProtoICMP }, false},
+		{"garbage", tcp, tcp, func(p []byte) { p[0] = 0xf0 }, false},
+	} {
+		list := stream(tt.flow, 2)
+		between := tt.between.make()
+		if tt.change != nil {
+			tt.change(between)
+		}
+		want := []int{2, 1}
+		if tt.endGroup {
+			want = []int{1, 1, 1}
+		}
+		expectSizes(t, tt.name, sizes(NewCoalescer(3), []*packet.Buffer{list[0], buffer(between...), list[1]}), want...)
+	}
+}
+
+// TestCoalescerCutsPadding: what lies behind the IP packet is not written, and
+// Header and Flow need not have been filled.
+func TestCoalescerCutsPadding(t *testing.T) {
+	for _, s := range []shape{{flags: flagACK, payload: 100}, {flags: flagACK, payload: 100, v6: true}, {udp: true, payload: 100}, {payload: 0, ipOptions: 8}} {
+		list := stream(s, 3)
+		want := list[0].Len
+		for i, b := range list {
+			b.Len += i + 1 // padding; the memory behind is zero
+			b.Header, b.Flow = packet.Header{TransportOffset: 77, PayloadOffset: 99}, packet.Flow{Version: 9}
+		}
+		groups := len(sizes(NewCoalescer(3), list))
+		if merged := s.payload > 0; merged != (groups == 1) {
+			t.Errorf("%+v: %d groups", s, groups)
+		}
+		for i, b := range list {
+			if b.Len != want {
+				t.Errorf("%+v: packet %d has %d bytes, want %d", s, i, b.Len, want)
+			}
+		}
+	}
 }
 
 func fixUDP(p []byte) {
@@ -258,19 +328,32 @@ func TestCoalescerAllocatesNothing(t *testing.T) {
 	}
 }
 
+// inSlots moves the packets into one worker's slots, as they lie in a gateway:
+// in buffers of their own they would fight for the same lines of the cache.
+func inSlots(list []*packet.Buffer) []*packet.Buffer {
+	slots := packet.NewBuffers(len(list))
+	for i := range list {
+		slots[i].Set(list[i].Bytes())
+		list[i] = &slots[i]
+	}
+	return list
+}
+
 func BenchmarkCoalesce(b *testing.B) {
 	for _, bb := range []struct {
-		name  string
-		shape shape
-		n     int
+		name string
+		list []*packet.Buffer
 	}{
-		{"TCPv4-1448", shape{flags: flagACK, options: 12, payload: 1448}, 44},
-		{"TCPv6-1428", shape{flags: flagACK, v6: true, options: 12, payload: 1428}, 44},
-		{"UDPv4-64", shape{udp: true, payload: 64}, 64},
-		{"ACKs", shape{flags: flagACK, options: 12}, 64},
+		{"TCPv4-1448", stream(shape{flags: flagACK, options: 12, payload: 1448}, 44)},
+		{"TCPv6-1428", stream(shape{flags: flagACK, v6: true, options: 12, payload: 1428}, 44)},
+		{"UDPv4-64", stream(shape{udp: true, payload: 64}, 128)},
+		{"UDPv6-64", stream(shape{udp: true, v6: true, payload: 64}, 128)},
+		{"UDPv4-64-flows", flows(shape{udp: true, payload: 64}, 128, 1)},
+		{"UDPv4-64-8flows", flows(shape{udp: true, payload: 64}, 8, 16)},
+		{"ACKs", stream(shape{flags: flagACK, options: 12}, 128)},
 	} {
 		b.Run(bb.name, func(b *testing.B) {
-			c, list, packets := NewCoalescer(64), stream(bb.shape, bb.n), 0
+			c, list, packets := NewCoalescer(128), inSlots(bb.list), 0
 			b.ReportAllocs()
 			for b.Loop() {
 				for i := range c.Plan(list) {

@@ -45,9 +45,12 @@ var (
 const (
 	tcpSeq    = 4
 	tcpAck    = 8
+	tcpOffset = 12 // the header's length in four-byte words: the upper half of the byte
 	tcpFlags  = 13
 	tcpSum    = 16
 	tcpUrgent = 18
+
+	tcpHeaderLen = 20 // without options
 
 	flagFIN = 0x01
 	flagSYN = 0x02
