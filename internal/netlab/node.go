@@ -126,11 +126,17 @@ func (n *Node) AddAddr(iface string, p netip.Prefix) error {
 		if p.Addr().Is6() {
 			a.Flags = unix.IFA_F_NODAD
 		}
-		if err := n.nl.AddrAdd(l, a); err != nil || p.Addr().Is4() || l.Attrs().OperState != netlink.OperUp {
+		if err := n.nl.AddrAdd(l, a); err != nil || p.Addr().Is4() || !runs(l.Attrs()) {
 			return err
 		}
 		return n.waitLocal(p.Addr())
 	})
+}
+
+// runs tells whether a link carries packets. A TUN device that is up says
+// neither that it does nor that it does not.
+func runs(a *netlink.LinkAttrs) bool {
+	return a.Flags&net.FlagUp != 0 && (a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown)
 }
 
 // waitLocal waits until the kernel delivers packets for an IPv6 address. It adds
