@@ -52,9 +52,9 @@ func newBridge(t *testing.T) *bridge {
 		must(t, "node", err)
 		var dev Device
 		must(t, "create", node.Do(func() (err error) { dev, err = Create("adit0", 1400); return err }))
+		must(t, "up", node.Up("adit0")) // first: AddAddr waits until packets to the address are taken
 		must(t, "address", node.AddAddr("adit0", netip.PrefixFrom(addrs[0], 24)))
 		must(t, "address", node.AddAddr("adit0", netip.PrefixFrom(addrs[1], 64)))
-		must(t, "up", node.Up("adit0"))
 		b.queues[i], err = Offload(dev)
 		must(t, "Offload", err)
 		if i == 0 {
