@@ -62,10 +62,19 @@ func Listen(cfg Config) (*Conn, error) {
 }
 
 // ReadBatch blocks until at least one datagram is there, fills Off, Len, Addr,
-// Local and TOS of the first n messages and returns n. Each slot needs more
-// than packet.Headroom+packet.Tailroom bytes; a datagram that does not fit is
-// skipped and counted. Slots may change places in m. After Close the error is
-// net.ErrClosed; any other is passing: count it and read on.
+// Local, TOS and SegmentSize of the first n messages and returns n. Slots may
+// change places in m. After Close the error is net.ErrClosed; any other is
+// passing: count it and read on.
+//
+// A message may hold several datagrams of one peer, back to back (UDP GRO):
+// each has SegmentSize bytes, the last one perhaps fewer. SegmentSize 0 means
+// one datagram of Len bytes. One call reads about 256 KiB, so that it is
+// in the cache still when the caller looks at it.
+//
+// Each slot needs more than packet.Headroom+packet.Tailroom bytes; a datagram
+// that does not fit is skipped and counted. With UDP GRO slots need
+// packet.SlotLen bytes (65,984): smaller ones switch it off for good, and of
+// what is queued then, coalesced datagrams that do not fit are lost and counted.
 func (c *Conn) ReadBatch(m []Message) (int, error) { return c.socket.ReadBatch(m) }
 
 // WriteBatch sends m in order and returns how many were sent. With an error,

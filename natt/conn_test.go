@@ -61,7 +61,9 @@ func receive(t testing.TB, c *Conn, n int) []Message {
 			batch := packet.NewDatagrams(min(n-len(r.m), 32))
 			var k int
 			k, r.err = c.ReadBatch(batch)
-			r.m = append(r.m, batch[:k]...)
+			for _, m := range batch[:k] {
+				r.m = append(r.m, apart(m)...)
+			}
 		}
 		done <- r
 	}()
@@ -76,6 +78,20 @@ func receive(t testing.TB, c *Conn, n int) []Message {
 		t.Fatalf("%d datagrams did not come, have %d", n, len((<-done).m))
 	}
 	return nil
+}
+
+// apart is what a slot holds, as datagrams in the same memory.
+func apart(m Message) (all []Message) {
+	size, rest := m.SegmentSize, m.Len
+	if size == 0 {
+		return []Message{m}
+	}
+	for m.SegmentSize = 0; rest > 0; m.Off += m.Len {
+		m.Len = min(size, rest)
+		rest -= m.Len
+		all = append(all, m)
+	}
+	return all
 }
 
 func send(t testing.TB, c *Conn, m ...Message) {
@@ -411,7 +427,7 @@ func TestWriteBatchFromManyGoroutines(t *testing.T) {
 }
 
 func TestTruncatedDatagramIsSkippedAndCounted(t *testing.T) {
-	a, b := listen(t, Config{Address: loop4}), listen(t, Config{Address: loop4})
+	a, b := listen(t, Config{Address: loop4}), listen(t, Config{Address: loop4, Offload: OffloadOff})
 	send(t, a, message(b.at(loop4), make([]byte, 100)), message(b.at(loop4), []byte("fits")))
 	batch := make([]Message, 4)
 	for i := range batch {
@@ -472,6 +488,16 @@ func TestListenErrorNamesTheAddress(t *testing.T) {
 	}
 }
 
+func countAll(m []Message) (n int) {
+	for i := range m {
+		n++
+		if size := m[i].SegmentSize; size > 0 {
+			n += (m[i].Len - 1) / size
+		}
+	}
+	return n
+}
+
 func TestBatchesAllocateNothing(t *testing.T) {
 	for _, tt := range families {
 		t.Run(tt.name, func(t *testing.T) {
@@ -489,7 +515,7 @@ func TestBatchesAllocateNothing(t *testing.T) {
 					if err != nil {
 						t.Fatal(err)
 					}
-					want -= n
+					want -= countAll(in[:n])
 				}
 			})
 			if got != 0 {

@@ -3,13 +3,14 @@ package natt_test
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/natt"
 )
 
 // Two sockets on this host: one sends an ESP packet and a keepalive in one
-// batch, the other tells them apart.
+// batch, the other tells them apart. They may come in one slot.
 func Example() {
 	loopback := netip.MustParseAddr("127.0.0.1")
 	a, err := natt.Listen(natt.Config{Address: loopback})
@@ -42,10 +43,16 @@ func Example() {
 			fmt.Println(err)
 			return
 		}
-		for i := range in[:n] {
-			fmt.Println(natt.Classify(in[i].Bytes()), in[i].Len)
+		for _, m := range in[:n] {
+			size := m.SegmentSize // of each datagram but the last in the slot
+			if size == 0 {
+				size = m.Len // there is one
+			}
+			for b := range slices.Chunk(m.Bytes(), max(size, 1)) {
+				fmt.Println(natt.Classify(b), len(b))
+				seen++
+			}
 		}
-		seen += n
 	}
 	// Output:
 	// esp 10

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -97,13 +98,29 @@ func (l *link) carry(t *testing.T, m []natt.Message) {
 			t.Fatalf("ReadBatch after %d of %d: %v", got, len(m), err)
 		}
 		for _, d := range in[:n] {
-			if !bytes.Equal(d.Bytes(), m[got].Bytes()) || d.TOS != 2 || d.Addr != netip.AddrPortFrom(l.from, l.send.LocalPort()) || d.Local != l.to {
-				t.Fatalf("datagram %d: %d bytes, class %d, from %v to %v; want %d bytes, class 2, from %v to %v",
-					got, d.Len, d.TOS, d.Addr, d.Local, m[got].Len, l.from, l.to)
-			}
-			got++
+			got += l.expect(t, d, m[got:])
 		}
 	}
+}
+
+// expect compares what the slot d holds with the first of want, and returns how
+// many datagrams that are.
+func (l *link) expect(t *testing.T, d natt.Message, want []natt.Message) (n int) {
+	t.Helper()
+	if d.TOS != 2 || d.Addr != netip.AddrPortFrom(l.from, l.send.LocalPort()) || d.Local != l.to {
+		t.Fatalf("class %d, from %v to %v; want class 2, from %v to %v", d.TOS, d.Addr, d.Local, l.from, l.to)
+	}
+	size := d.SegmentSize
+	if size == 0 {
+		size = d.Len
+	}
+	for b := range slices.Chunk(d.Bytes(), size) {
+		if n == len(want) || !bytes.Equal(b, want[n].Bytes()) {
+			t.Fatalf("datagram %d of %d bytes in segments of %d is not the next of the %d expected", n, d.Len, d.SegmentSize, len(want))
+		}
+		n++
+	}
+	return n
 }
 
 // TestRootSuperpacketsCrossVeth has the far end take superpackets whole, and,

@@ -22,15 +22,13 @@ package mmsg
 //	others    say nothing about superpackets: the first datagram has failed, and
 //	          the caller goes on with the next.
 //
-// Receiving. A coalesced read has to be split over many slots, and the caller's
-// slots may not suffice. So the socket reads into coalesceBuffers buffers of its
-// own and copies each datagram into a slot; what is left over waits there for
-// the next ReadBatch.
+// Receiving. The kernel reads a superpacket into one slot, and UDP_GRO says how
+// long its datagrams are. What is longer than the slot is lost, many datagrams at
+// once, so slots that do not hold the longest superpacket end GRO: the kernel
+// then cuts superpackets up itself. See endGRO.
 
 import (
 	"encoding/binary"
-	"net"
-	"net/netip"
 	"sync/atomic"
 	"unsafe"
 
@@ -58,10 +56,6 @@ const (
 	maxSuperpacket = 65000
 	// maxPause is the most batches that go out plain after EINVAL or EMSGSIZE.
 	maxPause = 256
-	// coalesceBuffers bounds the memory for received superpackets: 2 MiB of
-	// addresses, of which the kernel backs what was ever written.
-	coalesceBuffers = 32
-	coalesceLen     = packet.MaxLen + 1
 
 	segmentLen = 2 // the data of UDP_SEGMENT
 )
@@ -70,7 +64,7 @@ const (
 // opening.
 type Offloads struct {
 	GSO bool // sending superpackets: configured, known to the kernel, not ended by EIO
-	GRO bool // receiving superpackets: configured and known to the kernel
+	GRO bool // receiving superpackets: configured, known to the kernel, not ended by small slots
 
 	SentSuperpackets, SentSegments         uint64 // superpackets, and the datagrams in them
 	ReceivedSuperpackets, ReceivedSegments uint64
@@ -82,7 +76,7 @@ type Offloads struct {
 // offloads is the state behind Offloads.
 type offloads struct {
 	gso atomic.Bool // cleared by EIO
-	gro bool        // immutable after opening
+	gro atomic.Bool // cleared by endGRO
 
 	sent, sentSegments         atomic.Uint64
 	received, receivedSegments atomic.Uint64
@@ -93,7 +87,7 @@ type offloads struct {
 func (s *Socket) Offloads() Offloads {
 	o := &s.offloads
 	return Offloads{
-		GSO: o.gso.Load(), GRO: o.gro,
+		GSO: o.gso.Load(), GRO: o.gro.Load(),
 		SentSuperpackets: o.sent.Load(), SentSegments: o.sentSegments.Load(),
 		ReceivedSuperpackets: o.received.Load(), ReceivedSegments: o.receivedSegments.Load(),
 		FallbackEIO: o.eio.Load(), FallbackEINVAL: o.einval.Load(), FallbackEMSGSIZE: o.emsgsize.Load(),
@@ -107,7 +101,7 @@ func (s *Socket) startOffloads(fd int, want Offload) {
 		return
 	}
 	s.offloads.gso.Store(unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_SEGMENT, 0) == nil)
-	s.offloads.gro = unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil
+	s.offloads.gro.Store(unix.SetsockoptInt(fd, unix.SOL_UDP, unix.UDP_GRO, 1) == nil)
 }
 
 // putSegmentSize adds UDP_SEGMENT to a header's control messages.
@@ -213,124 +207,23 @@ func (s *Socket) fallBack() bool {
 	return true
 }
 
-// coalesced holds what was read and is not handed on yet.
-type coalesced struct {
-	mem   []byte // coalesceBuffers × coalesceLen; nil: no GRO
-	index int    // buffer that is being split
-	off   int    // bytes of it that are split off
-	begun bool   // size and from hold for it
-	size  int    // of its segments
-	from  packet.Datagram
+// endGRO switches UDP_GRO off for good, because the slots are too small for it.
+// The kernel tells the length of the datagrams only while the option is set: a
+// superpacket still queued without it would look like one datagram. So this is
+// for when the queue was just found empty; what comes in between is the loss.
+func (s *Socket) endGRO(fd uintptr) {
+	if s.offloads.gro.Load() {
+		_ = unix.SetsockoptInt(int(fd), unix.SOL_UDP, unix.UDP_GRO, 0) // cannot fail where 1 did not
+		s.offloads.gro.Store(false)
+	}
 }
 
-func (c *coalesced) buffer(i int) []byte { return c.mem[i*coalesceLen : (i+1)*coalesceLen] }
-
-// readCoalesced is ReadBatch by way of the socket's own buffers.
-func (s *Socket) readCoalesced(m []packet.Datagram) (int, error) {
-	r := &s.rx
-	if !fitSlots(m) {
-		return 0, errSlot
+// datagrams is how many datagrams d's slot holds. A SegmentSize that leaves it
+// whole is cleared.
+func datagrams(d *packet.Datagram) int {
+	if d.SegmentSize <= 0 || d.SegmentSize >= d.Len {
+		d.SegmentSize = 0
+		return 1
 	}
-	if s.closed.Load() {
-		return 0, net.ErrClosed // and what is left over goes with the socket's queue
-	}
-	n := s.split(m)
-	for n == 0 {
-		if err := s.receiveCoalesced(false); err != nil {
-			return 0, err
-		}
-		n = s.split(m)
-	}
-	// A full read may have left something: then a short batch would only mean
-	// more of them.
-	for n < len(m) && r.got == r.want {
-		if s.receiveCoalesced(true) != nil || r.got == 0 {
-			break // an error that lasts will be the next call's
-		}
-		n += s.split(m[n:])
-	}
-	return n, nil
-}
-
-func fitSlots(m []packet.Datagram) bool {
-	for i := range m {
-		if len(m[i].Mem) <= packet.Headroom+packet.Tailroom {
-			return false
-		}
-	}
-	return true
-}
-
-// receiveCoalesced fills the buffers anew; all of them are split by now. With
-// poll it does not wait, and r.got may be 0.
-func (s *Socket) receiveCoalesced(poll bool) error {
-	r := &s.rx
-	r.want, r.got, r.errno, r.poll = coalesceBuffers, 0, 0, poll
-	r.co.index, r.co.off, r.co.begun = 0, 0, false
-	for i := range r.want {
-		r.iovs[i].Base = &r.co.buffer(i)[0]
-		r.iovs[i].SetLen(coalesceLen)
-		r.prepareHeader(i)
-	}
-	if err := s.conn.Read(r.step); err != nil {
-		return s.pollError(err)
-	}
-	if r.errno != 0 {
-		return r.errno
-	}
-	return nil
-}
-
-// split moves received datagrams into m, until one of them is used up, and
-// returns how many.
-func (s *Socket) split(m []packet.Datagram) (n int) {
-	r := &s.rx
-	c := &r.co
-	for n < len(m) && c.index < r.got {
-		if !c.begun && !s.beginSplit() {
-			c.index++
-			continue
-		}
-		whole := c.buffer(c.index)[:r.hdrs[c.index].n]
-		segment := whole[c.off:min(len(whole), c.off+c.size)]
-		c.off += len(segment)
-		if s.hand(&m[n], segment) {
-			n++
-		}
-		if c.off == len(whole) {
-			c.index, c.off, c.begun = c.index+1, 0, false
-		}
-	}
-	return n
-}
-
-// beginSplit reads what holds for all segments of the next buffer.
-func (s *Socket) beginSplit() bool {
-	r := &s.rx
-	c := &r.co
-	h := &r.hdrs[c.index]
-	if h.hdr.Flags&unix.MSG_TRUNC != 0 {
-		return skip(&s.truncated)
-	}
-	c.from.Local, c.from.TOS, c.from.SegmentSize = netip.Addr{}, 0, 0
-	c.from.Addr = s.readAddr(&r.names[c.index])
-	readControl(r.ctls[c.index].bytes()[:h.hdr.Controllen], &c.from)
-	c.begun, c.size = true, int(h.n)
-	if size := c.from.SegmentSize; size > 0 && size < c.size {
-		c.size = size
-		s.offloads.received.Add(1)
-		s.offloads.receivedSegments.Add(uint64((int(h.n) + size - 1) / size))
-	}
-	return true
-}
-
-// hand copies one datagram into a slot, if it fits.
-func (s *Socket) hand(d *packet.Datagram, segment []byte) bool {
-	if len(segment) > len(d.Mem)-packet.Headroom-packet.Tailroom {
-		return skip(&s.truncated)
-	}
-	from := &s.rx.co.from
-	d.Off, d.Len = packet.Headroom, copy(d.Mem[packet.Headroom:], segment)
-	d.Addr, d.Local, d.TOS, d.DF, d.SegmentSize = from.Addr, from.Local, from.TOS, false, 0
-	return true
+	return (d.Len + d.SegmentSize - 1) / d.SegmentSize
 }

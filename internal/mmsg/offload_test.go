@@ -54,8 +54,8 @@ func gram(to netip.AddrPort, n int, number uint32) packet.Datagram {
 	return d
 }
 
-// readAll reads n datagrams in batches of at most batch slots, and closes the
-// socket when they do not come.
+// readAll reads n datagrams in batches of at most batch slots, superpackets
+// taken apart, and closes the socket when they do not come.
 func readAll(t testing.TB, s *Socket, n, batch int) []packet.Datagram {
 	t.Helper()
 	timer := time.AfterFunc(patience, func() { s.Close() })
@@ -63,14 +63,17 @@ func readAll(t testing.TB, s *Socket, n, batch int) []packet.Datagram {
 	in := packet.NewDatagrams(batch)
 	var all []packet.Datagram
 	for len(all) < n {
-		k, err := s.ReadBatch(in[:min(batch, n-len(all))])
+		k, err := s.ReadBatch(in)
 		if err != nil {
 			t.Fatalf("ReadBatch after %d of %d datagrams: %v", len(all), n, err)
 		}
 		for _, d := range in[:k] {
 			d.Mem = bytes.Clone(d.Mem[:d.Off+d.Len])
-			all = append(all, d)
+			all = append(all, segmentsOf(d)...)
 		}
+	}
+	if len(all) > n {
+		t.Fatalf("ReadBatch gave %d datagrams, want %d", len(all), n)
 	}
 	return all
 }
@@ -250,72 +253,6 @@ func TestOtherErrorsAreTheFirstDatagrams(t *testing.T) {
 	}
 }
 
-// TestSplittingCarriesOver reads superpackets with fewer slots than segments.
-func TestSplittingCarriesOver(t *testing.T) {
-	for _, addr := range []netip.Addr{loop4, loop6} {
-		for _, send := range []Offload{OffloadAuto, OffloadOff} {
-			for _, slots := range []int{1, 2, 7, 62, 63, 64, 128, 200} {
-				a, b := listenUDP(t, Config{Offload: send}), listenUDP(t, Config{})
-				m := equalBatch(b.at(addr), 150)
-				m[149].Len = 7 // the short last
-				for i := range m {
-					m[i].TOS, m[i].Local = 0xb9, addr
-				}
-				if n, err := a.WriteBatch(m); n != len(m) || err != nil {
-					t.Fatalf("WriteBatch = %d, %v", n, err)
-				}
-				got := readAll(t, b, len(m), slots)
-				for i, d := range got {
-					if !bytes.Equal(d.Bytes(), m[i].Bytes()) || d.Off != packet.Headroom || d.SegmentSize != 0 {
-						t.Fatalf("%d slots: datagram %d is %d bytes at %d, segments of %d; want the %d that were sent, at %d, 0",
-							slots, i, d.Len, d.Off, d.SegmentSize, m[i].Len, packet.Headroom)
-					}
-					if d.Addr != a.at(addr) || d.Local != addr || d.TOS != 0xb9 {
-						t.Fatalf("%d slots: datagram %d from %v to %v, class %#x", slots, i, d.Addr, d.Local, d.TOS)
-					}
-				}
-				o, want := b.Offloads(), uint64(150)
-				if send == OffloadOff {
-					want = 0
-				}
-				if o.ReceivedSegments != want || a.Offloads().SentSegments != want {
-					t.Errorf("received in superpackets: %+v, sent: %+v; want %d", o, a.Offloads(), want)
-				}
-			}
-		}
-	}
-}
-
-// TestCoalescedTruncation has a slot too small for all but the last segment.
-func TestCoalescedTruncation(t *testing.T) {
-	a, b := listenUDP(t, Config{Address: loop4}), listenUDP(t, Config{Address: loop4})
-	m := equalBatch(b.at(loop4), 5)
-	m[4].Len = 50
-	if _, err := a.WriteBatch(m); err != nil {
-		t.Fatal(err)
-	}
-	in := []packet.Datagram{{Mem: make([]byte, packet.Headroom+50+packet.Tailroom)}}
-	n, err := b.ReadBatch(in)
-	if n != 1 || err != nil || in[0].Len != 50 || b.Skips().Truncated != 4 {
-		t.Errorf("ReadBatch = %d, %v, %d bytes, %d skipped; want 1, nil, 50, 4", n, err, in[0].Len, b.Skips().Truncated)
-	}
-}
-
-func TestCloseDropsWhatIsCarried(t *testing.T) {
-	a, b := listenUDP(t, Config{Address: loop4}), listenUDP(t, Config{Address: loop4})
-	if _, err := a.WriteBatch(equalBatch(b.at(loop4), 5)); err != nil {
-		t.Fatal(err)
-	}
-	in := packet.NewDatagrams(2)
-	if n, err := b.ReadBatch(in); n != 2 || err != nil {
-		t.Fatalf("ReadBatch = %d, %v; want 2, nil", n, err)
-	}
-	b.Close()
-	if n, err := b.ReadBatch(in); n != 0 || !errors.Is(err, net.ErrClosed) {
-		t.Errorf("ReadBatch after Close = %d, %v; want 0, net.ErrClosed", n, err)
-	}
-}
-
 // TestAnyBatchArrives is the property: whatever is in a batch and whichever
 // superpackets the kernel refuses, each peer gets its datagrams, once and in
 // order, as they were sent.
@@ -394,6 +331,13 @@ func segmentsOf(d packet.Datagram) (out []packet.Datagram) {
 	return out
 }
 
+func countAll(m []packet.Datagram) (n int) {
+	for i := range m {
+		n += datagrams(&m[i])
+	}
+	return n
+}
+
 func TestSuperpacketsAllocateNothing(t *testing.T) {
 	for _, o := range []Offload{OffloadAuto, OffloadOff} {
 		a, b := listenUDP(t, Config{Offload: o}), listenUDP(t, Config{Offload: o})
@@ -407,7 +351,7 @@ func TestSuperpacketsAllocateNothing(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				want -= n
+				want -= countAll(in[:n])
 			}
 		})
 		if got != 0 {
@@ -437,12 +381,13 @@ func TestCloseUnderLoad(t *testing.T) {
 		go func() {
 			in := packet.NewDatagrams(50)
 			for {
-				n, err := b.ReadBatch(in)
+				k, err := b.ReadBatch(in)
 				if err != nil {
 					errs <- err
 					return
 				}
-				if sum := got.Add(uint64(n)); sum > 20000 && sum-uint64(n) <= 20000 {
+				n := uint64(countAll(in[:k]))
+				if sum := got.Add(n); sum > 20000 && sum-n <= 20000 {
 					close(enough)
 				}
 			}

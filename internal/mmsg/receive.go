@@ -1,7 +1,7 @@
 package mmsg
 
 // ReadBatch, in this order: prepare the headers, recvmmsg (in the poller's
-// callback), accept each datagram or skip it.
+// callback), adapt the next call's limit, accept each datagram or skip it.
 
 import (
 	"encoding/binary"
@@ -26,20 +26,27 @@ type receiver struct {
 	names [MaxBatch]unix.RawSockaddrInet6
 	ctls  [MaxBatch]control
 
-	want  int // headers prepared
-	got   int // datagrams received
+	limit int  // most headers that the next call prepares
+	want  int  // headers prepared
+	small bool // one of them has a slot too small for GRO
+	got   int  // headers that the kernel has filled
 	errno syscall.Errno
-	poll  bool                  // an empty socket is not waited for
 	step  func(fd uintptr) bool // receiveStep, bound once
-
-	co coalesced
 }
 
+const (
+	// readBudget bounds the bytes that one call reads: they are to be in the
+	// cache still when they are looked at. A slot takes from a few bytes to a
+	// superpacket, so each call reads as many as would fit if all were as long
+	// as the longest of the call before: 128 single datagrams, 4 of the longest
+	// superpackets. It reads at most twice as many as that call got: headers
+	// cost time to prepare, and a few short ones promise nothing.
+	readBudget = 256 << 10
+	minReads   = 4
+)
+
 func (r *receiver) init(s *Socket) {
-	r.step = s.receiveStep
-	if s.offloads.gro {
-		r.co.mem = make([]byte, coalesceBuffers*coalesceLen)
-	}
+	r.step, r.limit = s.receiveStep, MaxBatch
 	for i := range r.hdrs {
 		h := &r.hdrs[i].hdr
 		h.Iov = &r.iovs[i]
@@ -52,8 +59,11 @@ func (r *receiver) init(s *Socket) {
 var errSlot = errors.New("mmsg: a slot needs more than packet.Headroom+packet.Tailroom bytes")
 
 // ReadBatch blocks until at least one datagram is there, fills Off, Len, Addr,
-// Local and TOS of the first n of m and returns n. Slots may change places in
-// m. After Close the error is net.ErrClosed; any other is passing.
+// Local, TOS and SegmentSize of the first n of m and returns n. Slots may change
+// places in m. After Close the error is net.ErrClosed; any other is passing.
+//
+// With SegmentSize set, the slot holds several datagrams of one peer. That takes
+// slots of packet.SlotLen bytes; smaller ones end GRO on the socket for good.
 func (s *Socket) ReadBatch(m []packet.Datagram) (int, error) {
 	if len(m) == 0 {
 		return 0, nil
@@ -61,9 +71,6 @@ func (s *Socket) ReadBatch(m []packet.Datagram) (int, error) {
 	r := &s.rx
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if s.offloads.gro {
-		return s.readCoalesced(m)
-	}
 	for {
 		if !r.prepare(m) {
 			return 0, errSlot
@@ -74,6 +81,7 @@ func (s *Socket) ReadBatch(m []packet.Datagram) (int, error) {
 		if r.errno != 0 {
 			return 0, r.errno
 		}
+		r.adapt()
 		if n := s.acceptAll(m[:r.got]); n > 0 {
 			return n, nil
 		}
@@ -82,38 +90,49 @@ func (s *Socket) ReadBatch(m []packet.Datagram) (int, error) {
 
 // prepare points the headers at the slots, keeping head- and tailroom.
 func (r *receiver) prepare(m []packet.Datagram) bool {
-	r.want, r.got, r.errno = min(len(m), MaxBatch), 0, 0
+	r.want, r.small, r.got, r.errno = min(len(m), r.limit), false, 0, 0
 	for i := range r.want {
 		mem := m[i].Mem
 		room := len(mem) - packet.Headroom - packet.Tailroom
 		if room <= 0 {
 			return false
 		}
+		if room < packet.MaxLen {
+			r.small = true
+		}
 		r.iovs[i].Base = &mem[packet.Headroom]
 		r.iovs[i].SetLen(room)
-		r.prepareHeader(i)
+		h := &r.hdrs[i].hdr
+		h.Namelen = unix.SizeofSockaddrInet6
+		h.SetControllen(int(unsafe.Sizeof(r.ctls[i])))
 	}
 	return true
 }
 
-func (r *receiver) prepareHeader(i int) {
-	h := &r.hdrs[i].hdr
-	h.Namelen = unix.SizeofSockaddrInet6
-	h.SetControllen(int(unsafe.Sizeof(r.ctls[i])))
-	h.Flags = 0
+// adapt sets the next call's limit by readBudget.
+func (r *receiver) adapt() {
+	longest := 1
+	for i := range r.hdrs[:r.got] {
+		longest = max(longest, int(r.hdrs[i].n))
+	}
+	r.limit = max(min(readBudget/longest, 2*r.got, MaxBatch), minReads)
 }
 
 // receiveStep runs in the poller: false means wait until the socket is readable.
+// MSG_TRUNC has the kernel give a datagram's whole length where it is cut.
 func (s *Socket) receiveStep(fd uintptr) bool {
 	r := &s.rx
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])), uintptr(r.want), 0, 0, 0)
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&r.hdrs[0])), uintptr(r.want), unix.MSG_TRUNC, 0, 0)
 		switch {
 		case errno == 0:
 			r.got = int(n)
 			return true
 		case errno == unix.EAGAIN:
-			return r.poll
+			if r.small {
+				s.endGRO(fd)
+			}
+			return false
 		case errno == unix.EINTR || queuedByICMP(errno):
 			// Reading the error has taken it off the socket.
 		default:
@@ -154,14 +173,21 @@ func (s *Socket) accept(i int, d *packet.Datagram) bool {
 	h := &r.hdrs[i]
 	d.Off, d.Len = packet.Headroom, int(h.n)
 	d.Local, d.TOS, d.DF, d.SegmentSize = netip.Addr{}, 0, false, 0
+	readControl(r.ctls[i].bytes()[:h.hdr.Controllen], d)
+	n := datagrams(d)
 	if h.hdr.Flags&unix.MSG_TRUNC != 0 {
-		return skip(&s.truncated)
+		s.truncated.Add(uint64(n))
+		d.Len, d.SegmentSize = 0, 0 // Len was beyond the slot
+		return false
 	}
 	if s.kind == kindRaw && !s.ipv6 {
 		return s.acceptIPv4(d)
 	}
 	d.Addr = s.readAddr(&r.names[i])
-	readControl(r.ctls[i].bytes()[:h.hdr.Controllen], d)
+	if n > 1 {
+		s.offloads.received.Add(1)
+		s.offloads.receivedSegments.Add(uint64(n))
+	}
 	return true
 }
 
