@@ -52,6 +52,8 @@ type options struct {
 	noSA     bool
 }
 
+const noWindow = -1
+
 const (
 	inSPI  = 0x1001
 	outSPI = 0x2001
@@ -98,8 +100,11 @@ func newRig(t testing.TB, o options) *rig {
 	if o.suite == "" {
 		o.suite = "aes128gcm16"
 	}
-	if o.window == 0 {
+	switch o.window {
+	case 0:
 		o.window = 64
+	case noWindow:
+		o.window = 0
 	}
 	if o.policies == nil {
 		o.policies = protectAll()
