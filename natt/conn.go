@@ -85,8 +85,8 @@ func (c *Conn) ReadBatch(m []Message) (int, error) { return c.socket.ReadBatch(m
 //
 // Neighbours with the same Addr, Local, TOS and DF and the same length, the last
 // may be shorter, go to the kernel as one superpacket, so batches are best
-// sorted by them. DF is an option of the whole socket: a change of DF inside a
-// batch costs a system call or two more.
+// sorted by them, and best lie back to back in memory. DF is an option of the
+// whole socket: a change of DF inside a batch costs a system call or two more.
 func (c *Conn) WriteBatch(m []Message) (sent int, err error) { return c.socket.WriteBatch(m) }
 
 // LocalPort is the UDP port that the socket is bound to.

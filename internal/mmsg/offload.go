@@ -5,9 +5,10 @@ package mmsg
 //
 // Sending. Consecutive datagrams of one batch with the same Addr, Local, TOS
 // and DF and the same length, the last may be shorter, become one header with a
-// UDP_SEGMENT control message and one iovec each: the kernel gathers them, and
-// nothing is copied here. The kernel takes such a header whole or not at all,
-// so one that fails can be sent again without sending anything twice. By errno:
+// UDP_SEGMENT control message and an iovec for each piece of memory: one in all
+// where they lie back to back. The kernel gathers them, and nothing is copied
+// here. It takes such a header whole or not at all, so one that fails can be
+// sent again without sending anything twice. By errno:
 //
 //	EIO       an IPsec policy of the kernel's covers the route, or (before Linux
 //	          6.11) the device makes no checksums: no superpackets on this socket
@@ -111,46 +112,54 @@ func putSegmentSize(b []byte, size int) []byte {
 	return rest
 }
 
-// segmentRun is the header being filled, as long as more segments may join it.
-type segmentRun struct {
-	size  int // length of each segment but the last, in bytes
-	bytes int // of all segments so far
-	vecs  int // iovecs of all headers so far
-	open  bool
-}
-
-// joins tells whether a segment of d with n bytes may ride in the header made
-// last, whose last segment is from last. DF is the same in the whole fill.
-func (t *sender) joins(d, last *packet.Datagram, n int) bool {
-	r := &t.run
-	return r.open && n > 0 && n <= r.size && r.bytes+n <= maxSuperpacket && r.vecs < len(t.iovs) &&
-		t.segments[t.end-1] < maxSegments && d.Addr == last.Addr && d.Local == last.Local && d.TOS == last.TOS
-}
-
-// join adds a segment to the header made last; continued tells that it follows
-// the last one in the same datagram's memory.
-func (t *sender) join(payload []byte, continued bool) {
-	r, i := &t.run, t.end-1
-	h := &t.hdrs[i].hdr
-	if t.segments[i] == 1 {
-		room := t.ctls[i].bytes()
-		rest := putSegmentSize(room[h.Controllen:], r.size)
+// extend makes the header made last, which holds size bytes of first, a
+// superpacket of all from at on that may ride in it, and returns the place
+// behind them.
+func (t *sender) extend(m []packet.Datagram, at cursor, first *packet.Datagram, size int) cursor {
+	before := t.vecs
+	vec := &t.iovs[before-1]
+	end := address(vec.Base) + uintptr(size)
+	total, most := size, min(maxSegments*size, maxSuperpacket)
+	for n := size; n == size && at.index < len(m) && t.vecs < len(t.iovs); {
+		d := &m[at.index]
+		segment := at.segment(d)
+		n = len(segment)
+		if n == 0 || n > size || total+n > most || at.off == 0 && !sameHeader(d, first) {
+			break
+		}
+		base := unsafe.SliceData(segment)
+		if address(base) != end {
+			vec = &t.iovs[t.vecs]
+			vec.Base = base
+			vec.SetLen(0)
+			t.vecs++
+		}
+		// What begins where the last one ends is the same piece of memory.
+		// Were it another allocation's by chance, the bytes would be right
+		// all the same; WriteBatch keeps both.
+		vec.SetLen(int(vec.Len) + n)
+		end = address(base) + uintptr(n)
+		total += n
+		at = at.past(d, n)
+	}
+	if total > size {
+		i := t.end - 1
+		h, room := &t.hdrs[i].hdr, t.ctls[i].bytes()
+		rest := putSegmentSize(room[h.Controllen:], size)
 		h.Control = &room[0]
 		h.SetControllen(len(room) - len(rest))
+		h.SetIovlen(1 + t.vecs - before)
+		t.segments[i] = (total + size - 1) / size
 	}
-	t.segments[i]++
-	r.bytes += len(payload)
-	r.open = len(payload) == r.size
-	if continued {
-		vec := &t.iovs[r.vecs-1]
-		vec.SetLen(int(vec.Len) + len(payload))
-		return
-	}
-	t.iovs[r.vecs].Base = unsafe.SliceData(payload)
-	t.iovs[r.vecs].SetLen(len(payload))
-	r.vecs++
-	h.SetIovlen(int(h.Iovlen) + 1)
+	return at
 }
+
+// sameHeader tells whether all is equal that one header says.
+func sameHeader(a, b *packet.Datagram) bool {
+	return a.DF == b.DF && a.TOS == b.TOS && a.Addr == b.Addr && a.Local == b.Local
+}
+
+func address(p *byte) uintptr { return uintptr(unsafe.Pointer(p)) }
 
 // superpacketsNow tells whether this batch may have superpackets, and counts
 // the batches of a pause down.

@@ -6,6 +6,7 @@ package mmsg
 
 import (
 	"net/netip"
+	"runtime"
 	"sync"
 	"syscall"
 	"unsafe"
@@ -26,7 +27,7 @@ type sender struct {
 	start [MaxBatch]cursor // where each header begins
 
 	segments [MaxBatch]int // datagrams that each header makes
-	run      segmentRun
+	vecs     int           // iovecs of all headers
 
 	pause     int // batches to come that are sent plain
 	nextPause int // the pause in force or the last one; 0 since a superpacket was sent
@@ -87,42 +88,48 @@ func (s *Socket) WriteBatch(m []packet.Datagram) (sent int, err error) {
 			return at.index, unfit
 		}
 	}
+	runtime.KeepAlive(m) // an iovec may span the memory of two datagrams, and names that of one
 	return len(m), nil
 }
 
 // cursor is a place in a batch: a datagram, and a byte in it.
 type cursor struct{ index, off int }
 
+// segment is what is sent from c on, of the datagram d there.
+func (c cursor) segment(d *packet.Datagram) []byte {
+	b := d.Bytes()[c.off:]
+	if d.SegmentSize > 0 && len(b) > d.SegmentSize {
+		b = b[:d.SegmentSize]
+	}
+	return b
+}
+
+// past is the place n bytes behind c, which is in d.
+func (c cursor) past(d *packet.Datagram, n int) cursor {
+	if c.off+n < d.Len {
+		return cursor{index: c.index, off: c.off + n}
+	}
+	return cursor{index: c.index + 1}
+}
+
 // fill makes headers from at on, until they are used up, DF changes, or a
 // datagram cannot be sent: then its errno is returned with its place. With
 // super, datagrams share a header where they can.
 func (s *Socket) fill(m []packet.Datagram, at cursor, super bool) (cursor, syscall.Errno) {
 	t := &s.tx
-	t.next, t.end, t.errno, t.run = 0, 0, 0, segmentRun{}
+	t.next, t.end, t.errno, t.vecs = 0, 0, 0, 0
 	t.df = m[at.index].DF
-	last := &m[at.index]
-	for at.index < len(m) && m[at.index].DF == t.df {
+	for at.index < len(m) && m[at.index].DF == t.df && t.end < MaxBatch && t.vecs < len(t.iovs) {
 		d := &m[at.index]
-		segment := d.Bytes()[at.off:]
-		if d.SegmentSize > 0 && len(segment) > d.SegmentSize {
-			segment = segment[:d.SegmentSize]
+		to, errno := s.destination(d)
+		if errno != 0 {
+			return at, errno
 		}
-		if t.joins(d, last, len(segment)) {
-			t.join(segment, at.off > 0)
-		} else {
-			if t.end == MaxBatch || t.run.vecs == len(t.iovs) {
-				return at, 0
-			}
-			to, errno := s.destination(d)
-			if errno != 0 {
-				return at, errno
-			}
-			s.fillHeader(d, to, segment, at)
-			t.run.open = super && len(segment) > 0
-		}
-		last = d
-		if at.off += len(segment); at.off >= d.Len {
-			at = cursor{index: at.index + 1}
+		segment := at.segment(d)
+		s.fillHeader(d, to, segment, at)
+		at = at.past(d, len(segment))
+		if super && len(segment) > 0 {
+			at = t.extend(m, at, d, len(segment))
 		}
 	}
 	return at, 0
@@ -134,14 +141,13 @@ func (s *Socket) fillHeader(d *packet.Datagram, to netip.Addr, payload []byte, a
 	i := t.end
 	t.end++
 	t.start[i], t.segments[i] = at, 1
-	t.run.size, t.run.bytes = len(payload), len(payload)
 	h := &t.hdrs[i].hdr
 	h.Namelen = s.putAddr(&t.names[i], to, d.Addr.Port())
-	h.Iov = &t.iovs[t.run.vecs]
+	h.Iov = &t.iovs[t.vecs]
 	h.SetIovlen(1)
 	h.Iov.Base = unsafe.SliceData(payload)
 	h.Iov.SetLen(len(payload))
-	t.run.vecs++
+	t.vecs++
 	room := t.ctls[i].bytes()
 	rest := room
 	if s.kind != kindClear {
