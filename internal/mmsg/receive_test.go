@@ -8,7 +8,6 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -134,17 +133,26 @@ func TestReadsStayInTheBudget(t *testing.T) {
 	}
 }
 
+// slot has room for a datagram of that many bytes.
+func slot(room int) packet.Datagram {
+	return packet.Datagram{Mem: make([]byte, packet.Headroom+room+packet.Tailroom)}
+}
+
+// readEmpty takes the step of a read from the empty socket, which would wait.
+func readEmpty(t *testing.T, s *Socket, slots ...packet.Datagram) {
+	t.Helper()
+	done := !s.rx.prepare(slots)
+	err := s.conn.Control(func(fd uintptr) { done = done || s.receiveStep(fd) })
+	if done || err != nil {
+		t.Fatalf("a read from an empty socket does not wait, %v", err)
+	}
+}
+
 // TestSmallSlotsEndGRO loses what was coalesced before the first read, knows
-// how much that was, and from then on reads one datagram to a slot.
+// how much that was, and from the empty queue on reads one datagram to a slot.
 func TestSmallSlotsEndGRO(t *testing.T) {
 	for _, addr := range []netip.Addr{loop4, loop6} {
 		a, b := listenUDP(t, Config{}), listenUDP(t, Config{})
-		for _, room := range []int{packet.MaxLen, packet.MaxLen - 1, 1} {
-			slots := append(packet.NewDatagrams(1), packet.Datagram{Mem: make([]byte, packet.Headroom+room+packet.Tailroom)})
-			if !b.rx.prepare(slots) || b.rx.small != (room < packet.MaxLen) {
-				t.Errorf("room for %d bytes: too small is %v", room, b.rx.small)
-			}
-		}
 		write := func(m []packet.Datagram) {
 			if n, err := a.WriteBatch(m); n != len(m) || err != nil {
 				t.Fatalf("WriteBatch = %d, %v; want %d, nil", n, err, len(m))
@@ -154,37 +162,28 @@ func TestSmallSlotsEndGRO(t *testing.T) {
 		m[4].Len = 50
 		write(m)
 		write(m[4:])
-		in := []packet.Datagram{{Mem: make([]byte, packet.Headroom+packet.MaxLen-1+packet.Tailroom)},
-			{Mem: make([]byte, packet.Headroom+100+packet.Tailroom)}}
-		n, err := b.ReadBatch(in[1:])
-		if n != 1 || err != nil || in[1].Len != 50 || b.Skips().Truncated != 5 {
-			t.Fatalf("ReadBatch = %d, %v, %d bytes, %d lost; want 1, nil, 50, 5", n, err, in[1].Len, b.Skips().Truncated)
+		in := []packet.Datagram{slot(100), slot(100)}
+		n, err := b.ReadBatch(in)
+		if n != 1 || err != nil || in[0].Len != 50 || b.Skips().Truncated != 5 {
+			t.Fatalf("ReadBatch = %d, %v, %d bytes, %d lost; want 1, nil, 50, 5", n, err, in[0].Len, b.Skips().Truncated)
 		}
-		if !b.Offloads().GRO {
-			t.Error("GRO ended with something left in the queue")
+		if in[1].Len != 0 || in[1].SegmentSize != 0 {
+			t.Errorf("the slot that was too small has %d bytes by %d, want nothing", in[1].Len, in[1].SegmentSize)
 		}
-		// The next read finds the queue empty.
-		read := make(chan error, 1)
-		go func() {
-			n, err := b.ReadBatch(in[:1])
-			if n != 1 {
-				err = fmt.Errorf("%d datagrams, %w", n, err)
-			}
-			read <- err
-		}()
-		for deadline := time.Now().Add(patience); b.Offloads().GRO; time.Sleep(time.Millisecond) {
-			if time.Now().After(deadline) {
-				t.Fatal("GRO does not end")
-			}
+		readEmpty(t, b, slot(packet.MaxLen), slot(packet.MaxLen))
+		if v, err := b.Option(unix.SOL_UDP, unix.UDP_GRO); v != 1 || err != nil || !b.Offloads().GRO {
+			t.Errorf("UDP_GRO = %d, %v, %+v; want 1: the slots were large, or the queue not empty", v, err, b.Offloads())
 		}
-		if v, err := b.Option(unix.SOL_UDP, unix.UDP_GRO); v != 0 || err != nil {
-			t.Errorf("UDP_GRO = %d, %v; want 0", v, err)
+		readEmpty(t, b, slot(packet.MaxLen), slot(packet.MaxLen-1), slot(packet.MaxLen))
+		if v, err := b.Option(unix.SOL_UDP, unix.UDP_GRO); v != 0 || err != nil || b.Offloads().GRO {
+			t.Errorf("UDP_GRO = %d, %v, %+v; want 0", v, err, b.Offloads())
 		}
 		write(m)
-		if err := <-read; err != nil || in[0].Len != 100 || in[0].SegmentSize != 0 {
-			t.Errorf("after GRO: %v, %d bytes in segments of %d; want nil, 100, 0", err, in[0].Len, in[0].SegmentSize)
+		for i, d := range readAll(t, b, 5, 1) {
+			if d.Len != m[i].Len || d.SegmentSize != 0 {
+				t.Errorf("after GRO: %d bytes in segments of %d; want %d, 0", d.Len, d.SegmentSize, m[i].Len)
+			}
 		}
-		readAll(t, b, 4, 2)
 		if b.Skips().Truncated != 5 || b.Offloads().ReceivedSuperpackets != 0 {
 			t.Errorf("after GRO: %+v, %+v; want no more lost, no superpackets", b.Skips(), b.Offloads())
 		}
