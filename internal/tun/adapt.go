@@ -135,9 +135,9 @@ func (a *Adapter) closedError(err error) error {
 	return err
 }
 
-// detached tells whether file is a TUN descriptor whose interface was deleted.
-// Its reads fail in several ways (EBADFD, or the poller's "not pollable"),
-// none of which passes.
+// detached tells whether file is closed, or a TUN descriptor whose interface was
+// deleted. Its reads fail in several ways (EBADFD, or the poller's "not
+// pollable" and "use of closed file"), none of which passes.
 func detached(file *os.File) bool {
 	if file == nil {
 		return false
@@ -152,7 +152,7 @@ func detached(file *os.File) bool {
 	}
 	var errno error
 	err = conn.Control(func(fd uintptr) { errno = unix.IoctlIfreq(int(fd), unix.TUNGETIFF, ifr) })
-	return err == nil && errors.Is(errno, unix.EBADFD)
+	return err != nil || errors.Is(errno, unix.EBADFD)
 }
 
 // Why a buffer is not handed to the device.

@@ -22,17 +22,27 @@ const (
 // batch; this many full-size packets are about 7 MB.
 const QueueLen = 5000
 
+// MaxQueues is the most queues of one device: the kernel's MAX_TAP_QUEUES.
+const MaxQueues = 256
+
 // Create makes the kernel's TUN device called name with an MTU in bytes. It
 // needs CAP_NET_ADMIN and /dev/net/tun; the device goes away with Close. Where
 // the kernel offers virtio-net headers and then refuses the offloads behind
 // them, the device is made without.
-func Create(name string, mtu int) (Device, error) {
-	if mtu < MinMTU || mtu > MaxMTU {
+func Create(name string, mtu int) (Device, error) { return CreateQueues(name, mtu, 1) }
+
+// CreateQueues is Create for a device that the kernel spreads flows over: with
+// two queues or more it is a MultiQueue, for Queues.
+func CreateQueues(name string, mtu, queues int) (Device, error) {
+	switch {
+	case mtu < MinMTU || mtu > MaxMTU:
 		return nil, fmt.Errorf("create TUN device %s: MTU is %d, want %d to %d", name, mtu, MinMTU, MaxMTU)
+	case queues < 1 || queues > MaxQueues:
+		return nil, fmt.Errorf("create TUN device %s: %d queues, want 1 to %d", name, queues, MaxQueues)
 	}
-	dev, err := create(name, mtu, unix.IFF_VNET_HDR)
+	dev, err := create(name, mtu, queues, unix.IFF_VNET_HDR)
 	if errors.Is(err, unix.EINVAL) {
-		dev, err = create(name, mtu, 0)
+		dev, err = create(name, mtu, queues, 0)
 	}
 	switch {
 	case err == nil:
@@ -47,20 +57,18 @@ func Create(name string, mtu int) (Device, error) {
 	return nil, fmt.Errorf("create TUN device %s: %w", name, err)
 }
 
-// create does what wireguard's CreateTUN does, and closes the descriptor when
-// a step fails.
-func create(name string, mtu int, flags uint16) (Device, error) {
-	ifr, err := unix.NewIfreq(name)
-	if err != nil {
-		return nil, fmt.Errorf("interface name (1 to 15 bytes): %w", err)
+// create does what wireguard's CreateTUN does, for several queues, and closes
+// the descriptors when a step fails.
+func create(name string, mtu, queues int, flags uint16) (Device, error) {
+	flags |= unix.IFF_TUN | unix.IFF_NO_PI
+	first := flags
+	if queues > 1 {
+		flags |= unix.IFF_MULTI_QUEUE
+		// Or this would be one more queue of another process's device.
+		first = flags | unix.IFF_TUN_EXCL
 	}
-	fd, err := unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+	ifr, fd, err := attach(name, first)
 	if err != nil {
-		return nil, fmt.Errorf("open %s: %w", clonePath, err)
-	}
-	ifr.SetUint16(unix.IFF_TUN | unix.IFF_NO_PI | flags)
-	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
-		unix.Close(fd)
 		return nil, err
 	}
 	if err := setQueueLen(ifr); err != nil {
@@ -74,7 +82,35 @@ func create(name string, mtu int, flags uint16) (Device, error) {
 		file.Close()
 		return nil, err
 	}
-	return dev, nil
+	native, ok := dev.(*wgtun.NativeTun)
+	if queues == 1 || !ok {
+		return dev, nil
+	}
+	m := &MultiQueue{NativeTun: native}
+	for n := 1; n < queues; n++ {
+		_, fd, err := attach(ifr.Name(), flags)
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("queue %d of %d: %w", n+1, queues, err), m.Close())
+		}
+		m.more = append(m.more, os.NewFile(uintptr(fd), clonePath))
+	}
+	return m, nil
+}
+
+// attach makes a descriptor of the interface called name.
+func attach(name string, flags uint16) (ifr *unix.Ifreq, fd int, err error) {
+	if ifr, err = unix.NewIfreq(name); err != nil {
+		return nil, 0, fmt.Errorf("interface name (1 to 15 bytes): %w", err)
+	}
+	if fd, err = unix.Open(clonePath, unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0); err != nil {
+		return nil, 0, fmt.Errorf("open %s: %w", clonePath, err)
+	}
+	ifr.SetUint16(flags)
+	if err := unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr); err != nil {
+		unix.Close(fd)
+		return nil, 0, err
+	}
+	return ifr, fd, nil
 }
 
 func setQueueLen(ifr *unix.Ifreq) error {

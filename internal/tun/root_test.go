@@ -22,7 +22,7 @@ import (
 
 // newNamespace puts the test's own thread into a new network namespace. The
 // thread is never unlocked, so it ends with the test.
-func newNamespace(t *testing.T) {
+func newNamespace(t testing.TB) {
 	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Skip("needs root: namespaces")
@@ -35,7 +35,7 @@ func newNamespace(t *testing.T) {
 	t.Cleanup(func() { ns.Close() })
 }
 
-func must(t *testing.T, what string, err error) {
+func must(t testing.TB, what string, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatalf("%s: %v", what, err)
@@ -45,14 +45,20 @@ func must(t *testing.T, what string, err error) {
 // up makes a TUN device with address 10.9.0.1/24 and sets it up.
 func up(t *testing.T, flags uint16) (*Adapter, netlink.Link) {
 	t.Helper()
-	dev, err := create("adit0", 1400, unix.IFF_VNET_HDR&flags)
+	dev, err := create("adit0", 1400, 1, unix.IFF_VNET_HDR&flags)
 	must(t, "create", err)
+	return Adapt(dev), setUp(t)
+}
+
+// setUp gives adit0 its address and sets it up.
+func setUp(t testing.TB) netlink.Link {
+	t.Helper()
 	link, err := netlink.LinkByName("adit0")
 	must(t, "find the link", err)
 	addr, _ := netlink.ParseAddr("10.9.0.1/24")
 	must(t, "add address", netlink.AddrAdd(link, addr))
 	must(t, "set up", netlink.LinkSetUp(link))
-	return Adapt(dev), link
+	return link
 }
 
 // read returns the next packets that want takes, or fails.
@@ -192,6 +198,12 @@ func TestRootCloseLeavesNothing(t *testing.T) {
 	if _, err := q.WriteBatch([]*packet.Buffer{buffer(1)}); !errors.Is(err, os.ErrClosed) {
 		t.Errorf("WriteBatch after Close: %v, want os.ErrClosed", err)
 	}
+	waitGone(t, before)
+}
+
+// waitGone waits until adit0 is gone and no more than so many files are open.
+func waitGone(t *testing.T, before int) {
+	t.Helper()
 	for deadline := time.Now().Add(patience); ; runtime.Gosched() {
 		_, err := netlink.LinkByName("adit0")
 		_, gone := err.(netlink.LinkNotFoundError)
@@ -274,7 +286,7 @@ func TestRootCreateErrorsTellWhatToDo(t *testing.T) {
 	must(t, "Close", second.Close())
 }
 
-func openFiles(t *testing.T) int {
+func openFiles(t testing.TB) int {
 	t.Helper()
 	files, err := os.ReadDir("/proc/self/fd")
 	must(t, "list open files", err)

@@ -12,7 +12,6 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-	wgtun "golang.zx2c4.com/wireguard/tun"
 
 	"github.com/adit-ipsec/adit/internal/crypt"
 	"github.com/adit-ipsec/adit/internal/packet"
@@ -43,7 +42,8 @@ type Vnet struct {
 	conn  syscall.RawConn
 	file  *os.File
 	shut  func() error
-	udp   bool // USO was granted
+	tcp   bool // offloads were asked for and granted
+	udp   bool // and USO
 	write func(fd uintptr, iovs []unix.Iovec) (int, error)
 
 	closed    atomic.Bool
@@ -68,42 +68,26 @@ type Vnet struct {
 
 var _ Queue = (*Vnet)(nil)
 
-// Offload makes a Vnet of a device that Create made. A device of an embedder's
-// own, a kernel that refuses the offloads and a device without virtio-net
-// headers are ErrNoOffload; dev is then as it was, to be given to Adapt. Close
-// closes dev. dev's own Read and Write are not to be used any more.
-func Offload(dev Device) (*Vnet, error) {
-	native, ok := dev.(*wgtun.NativeTun)
-	if !ok {
-		return nil, fmt.Errorf("%w: the device is a %T, not the kernel's", ErrNoOffload, dev)
-	}
-	q, err := NewVnet(native.File())
-	if err != nil {
-		return nil, err
-	}
-	q.shut = func() error { return closeDevice(native) }
-	go func() {
-		for range native.Events() { // its writers would block
-		}
-	}()
-	return q, nil
-}
-
 // NewVnet makes a Vnet of a TUN descriptor that is attached to its interface
 // (TUNSETIFF with IFF_VNET_HDR) and does not block. Close closes file. The error
 // is ErrNoOffload with the reason, and file is then as it was.
-func NewVnet(file *os.File) (*Vnet, error) {
+func NewVnet(file *os.File) (*Vnet, error) { return openVnet(file, true) }
+
+// openVnet is NewVnet, or without offload a Vnet that reads and writes every
+// packet by itself.
+func openVnet(file *os.File, offload bool) (*Vnet, error) {
 	q, err := newVnet(file)
 	if err != nil {
 		return nil, err
 	}
 	var refused error
-	if err := q.conn.Control(func(fd uintptr) { refused = q.negotiate(int(fd)) }); err != nil {
+	if err := q.conn.Control(func(fd uintptr) { refused = q.negotiate(int(fd), offload) }); err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoOffload, err)
 	}
 	if refused != nil {
 		return nil, refused
 	}
+	q.noTCP.Store(!q.tcp)
 	q.noUDP.Store(!q.udp)
 	return q, nil
 }
@@ -120,8 +104,9 @@ func newVnet(file *os.File) (*Vnet, error) {
 	return q, nil
 }
 
-// negotiate sets the offloads, the ones that may be refused first.
-func (q *Vnet) negotiate(fd int) error {
+// negotiate sets the offloads, the ones that may be refused first, or none. The
+// kernel keeps them for the device, whichever of its queues sets them.
+func (q *Vnet) negotiate(fd int, offload bool) error {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrNoOffload, err)
@@ -138,6 +123,13 @@ func (q *Vnet) negotiate(fd int) error {
 	case size != vnetLen:
 		return fmt.Errorf("%w: virtio-net headers have %d bytes, want %d", ErrNoOffload, size, vnetLen)
 	}
+	if !offload {
+		if err := unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, 0); err != nil {
+			return fmt.Errorf("%w: switch the offloads off: %w", ErrNoOffload, err)
+		}
+		return nil
+	}
+	q.tcp = true
 	q.udp = unix.IoctlSetInt(fd, unix.TUNSETOFFLOAD, tcpOffloads|udpOffloads) == nil
 	if q.udp {
 		return nil
@@ -150,13 +142,13 @@ func (q *Vnet) negotiate(fd int) error {
 
 // Offloads is what a Vnet does at present.
 type Offloads struct {
-	ReadUDP            bool // the kernel hands over UDP superpackets (USO); TCP always
+	ReadTCP, ReadUDP   bool // the kernel hands over superpackets (TSO, USO)
 	WriteTCP, WriteUDP bool // packets are merged before they are written
 }
 
 // Offloads says what the kernel was found to take.
 func (q *Vnet) Offloads() Offloads {
-	return Offloads{ReadUDP: q.udp, WriteTCP: !q.noTCP.Load(), WriteUDP: !q.noUDP.Load()}
+	return Offloads{ReadTCP: q.tcp, ReadUDP: q.udp, WriteTCP: !q.noTCP.Load(), WriteUDP: !q.noUDP.Load()}
 }
 
 // Malformed counts reads whose virtio-net header made no sense.

@@ -211,7 +211,7 @@ func TestRootVnetCarriesUDPSegments(t *testing.T) {
 // TestRootVnetRefusesADeviceWithoutHeaders: the device is left to Adapt.
 func TestRootVnetRefusesADeviceWithoutHeaders(t *testing.T) {
 	newNamespace(t)
-	dev, err := create("adit0", 1400, 0)
+	dev, err := create("adit0", 1400, 1, 0)
 	must(t, "create", err)
 	if _, err := Offload(dev); !errors.Is(err, ErrNoOffload) {
 		t.Errorf("Offload = %v, want ErrNoOffload", err)
