@@ -23,6 +23,9 @@ const (
 	DefaultHardLifetime = 60 * time.Minute
 )
 
+// MaxQueues is the most queues that a file may give the TUN.
+const MaxQueues = 16
+
 // Config is a configuration file that passed every check. It is a value to
 // read; two goroutines may read it at once.
 type Config struct {
@@ -48,7 +51,8 @@ type TUN struct {
 	MTU       int            // bytes; 0: auto
 	Addresses []netip.Prefix // addresses with their prefix length, host bits kept
 	Routes    bool           // a route per protect policy towards the device
-	Queues    int            // always 1 in this version
+	Queues    int            // 1 to MaxQueues; 0: auto
+	Offload   bool           // superpackets at the device and at the UDP socket, where the kernel has them
 }
 
 // Listen is the side towards the peers.

@@ -146,12 +146,12 @@ func (d *decoder) port(o *object, name string, otherwise uint16) uint16 {
 }
 
 func (d *decoder) readTUN(root *object) {
-	d.TUN = TUN{Name: DefaultTUN, Routes: true, Queues: 1}
+	d.TUN = TUN{Name: DefaultTUN, Routes: true, Offload: true}
 	v, ok := d.get(root, "tun")
 	if !ok {
 		return
 	}
-	o, ok := v.object("name", "mtu", "addresses", "routes", "queues")
+	o, ok := v.object("name", "mtu", "addresses", "routes", "queues", "offload")
 	if !ok {
 		return
 	}
@@ -169,10 +169,23 @@ func (d *decoder) readTUN(root *object) {
 		d.TUN.Routes = word != "off"
 	}
 	if v, ok := d.get(o, "queues"); ok && !v.isWord("auto") {
-		n, ok := v.integer(1, 1024, "write auto or 1")
-		if ok && n != 1 {
-			v.notHere("more than one TUN queue", "write `queues: auto`, which is one queue")
-		}
+		d.readQueues(v)
+	}
+	if v, ok := d.get(o, "offload"); ok {
+		word, _ := v.choice("auto", "off")
+		d.TUN.Offload = word != "off"
+	}
+}
+
+// readQueues reads tun.queues where it is no word.
+func (d *decoder) readQueues(v value) {
+	n, ok := v.integer(1, MaxQueues, fmt.Sprintf("write auto, or the number of queues, 1 to %d", MaxQueues))
+	if !ok {
+		return
+	}
+	d.TUN.Queues = int(n)
+	if n > 1 { // until the dataplane has several workers
+		v.notHere("more than one TUN queue", "write `queues: auto`, which is one queue")
 	}
 }
 
