@@ -38,8 +38,12 @@ func TestOffloadsSayWhatIsInUseAndWhyNot(t *testing.T) {
 		{natt.Offloads{}, Offload{"udp-send", false, whyUnknown, 0}, Offload{"udp-receive", false, whyUnknown, 0}},
 	} {
 		r.gw.udp = &knownWire{is: c.is}
-		if got := r.gw.Stats().Offloads[4:]; !reflect.DeepEqual(got, []Offload{c.send, c.receive}) {
+		stats := r.gw.Stats()
+		if got := stats.Offloads[4:]; !reflect.DeepEqual(got, []Offload{c.send, c.receive}) {
 			t.Errorf("%+v: expected %+v and %+v, saw %+v", c.is, c.send, c.receive, got)
+		}
+		if n := stats.Counter("OffloadFallbacks"); n != c.send.Fallbacks {
+			t.Errorf("%+v: OffloadFallbacks: expected %d, saw %d", c.is, c.send.Fallbacks, n)
 		}
 	}
 }

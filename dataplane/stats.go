@@ -83,6 +83,7 @@ func (g *Gateway) Stats() Stats {
 		{"InBytes", sum(bytes, in...)},
 		{"InKeepalives", sum(func(c *counters) uint64 { return c.keep.Load() }, in...)},
 		{"InSkipped", g.skipped()},
+		{"OffloadFallbacks", fallbacks(s.Offloads)},
 		{"EventsLost", sum(func(c *counters) uint64 { return c.lost.Load() }, all...) + g.eventsLost.Load()},
 	}
 	for _, reason := range DropReasons() {
@@ -96,6 +97,14 @@ func (g *Gateway) Stats() Stats {
 		s.SAs = append(s.SAs, sa.Stats())
 	}
 	return s
+}
+
+// fallbacks is how many superpackets the kernel refused, of all offloads.
+func fallbacks(list []Offload) (total uint64) {
+	for _, o := range list {
+		total += o.Fallbacks
+	}
+	return total
 }
 
 // truncated is how often the TUN queue had more segments of a superpacket than

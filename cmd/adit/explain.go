@@ -21,6 +21,7 @@ var trafficCounters = []explanation{
 	{"InBytes", "the bytes of the packets inside", ""},
 	{"InKeepalives", "NAT keepalives received; they prove nothing about the peer", ""},
 	{"InSkipped", "datagrams longer than any packet, or fragments that the kernel did not reassemble", "none are expected: capture on the outside interface"},
+	{"OffloadFallbacks", "superpackets that the kernel refused; their packets then went one by one", "speed is lost, packets are not: `adit status` says which offload; if it keeps growing, the path to a peer takes less than the TUN's packets need: lower `tun.mtu`"},
 	{"EventsLost", "events that the log did not fetch in time", "a flood: look at the drops beside it"},
 }
 
