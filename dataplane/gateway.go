@@ -120,7 +120,7 @@ func build(cfg Config) (*Gateway, error) {
 		start := time.Now()
 		g.clock = func() time.Duration { return time.Since(start) }
 	}
-	g.queues, g.noOffload = openQueues(&cfg)
+	g.queues, g.noOffload = tun.Queues(cfg.TUN, !cfg.NoOffload)
 	if n := len(g.queues); n > sad.MaxWorkers || cfg.Workers != 0 && cfg.Workers != n {
 		return nil, fmt.Errorf("dataplane: the TUN device has %d queues and Config.Workers is %d: give as many workers as queues, or 0; at most %d", n, cfg.Workers, sad.MaxWorkers)
 	}
@@ -157,21 +157,6 @@ func (g *Gateway) addInbound(wire Wire, udp bool) {
 	g.wires = append(g.wires, wire)
 	g.in = append(g.in, newInboundWorker(g, wire, q, udp))
 }
-
-// openQueues takes superpackets where the device has them, and says why it has
-// none.
-func openQueues(cfg *Config) ([]tun.Queue, error) {
-	why := errNoOffload
-	if !cfg.NoOffload {
-		var q *tun.Vnet
-		if q, why = tun.Offload(cfg.TUN); why == nil {
-			return []tun.Queue{q}, nil
-		}
-	}
-	return []tun.Queue{tun.Adapt(cfg.TUN)}, why
-}
-
-var errNoOffload = errors.New("switched off")
 
 func (g *Gateway) start() {
 	for _, w := range g.out {

@@ -45,14 +45,17 @@ func (g *Gateway) tunOffloads() []Offload {
 		}
 		return inactive(why, "tun-read-tcp", "tun-read-udp", "tun-write-tcp", "tun-write-udp")
 	}
-	is, whyUDP := q.Offloads(), whyRefused
+	is, whyTCP, whyUDP := q.Offloads(), whyRefused, whyRefused
+	if !is.ReadTCP { // the kernel takes what it gives
+		whyTCP = whyUnknown
+	}
 	if !is.ReadUDP {
-		whyUDP = whyUnknown // the kernel takes what it gives
+		whyUDP = whyUnknown
 	}
 	return []Offload{
-		active("tun-read-tcp", true, ""),
+		active("tun-read-tcp", is.ReadTCP, whyUnknown),
 		active("tun-read-udp", is.ReadUDP, whyUnknown),
-		refusable("tun-write-tcp", is.WriteTCP, whyRefused),
+		refusable("tun-write-tcp", is.WriteTCP, whyTCP),
 		refusable("tun-write-udp", is.WriteUDP, whyUDP),
 	}
 }

@@ -151,8 +151,10 @@ func (g *gateway) openEngine() (err error) {
 			}
 		}
 	}()
-	var engine dataplane.Config
-	udp, err := natt.Listen(natt.Config{Address: g.cfg.Listen.Address, Port: g.cfg.Listen.NATTPort, Mark: ownMark})
+	engine := dataplane.Config{NoOffload: !g.cfg.TUN.Offload}
+	udp, err := natt.Listen(natt.Config{
+		Address: g.cfg.Listen.Address, Port: g.cfg.Listen.NATTPort, Mark: ownMark, Offload: udpOffload(g.cfg.TUN.Offload),
+	})
 	switch {
 	case err == nil:
 		wires, engine.Wire = append(wires, udp), udp
@@ -197,6 +199,7 @@ func (g *gateway) openEngine() (err error) {
 		return err
 	}
 	g.defers(g.engine.Close)
+	g.logOffloads()
 	return nil
 }
 

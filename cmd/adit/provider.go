@@ -56,6 +56,7 @@ func (p *provider) Status(context.Context, *controlv1.StatusRequest) (*controlv1
 		Peers:    viewPeers(cfg, installed, expected),
 		Policies: int32(len(cfg.Policies)), ClearPolicies: clearPolicies(cfg.Policies),
 		Traffic: viewCounters(stats.Traffic), Drops: viewCounters(stats.Drops),
+		Offloads: viewOffloads(stats.Offloads, cfg.TUN.Offload),
 	}
 	for _, prefix := range into {
 		status.Routes = append(status.Routes, prefix.String())

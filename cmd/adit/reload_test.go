@@ -65,6 +65,8 @@ func TestReloadRefusesWhatItCannotChange(t *testing.T) {
 	for _, c := range []struct{ key, old, new string }{
 		{"tun", "adit7", "adit8"},
 		{"tun", "10.1.0.1/32", "10.1.0.2/32"},
+		{"tun", "name: adit7", "name: adit7, offload: off"},
+		{"tun", "name: adit7", "name: adit7, queues: 1"},
 		{"listen", "listen: {address: 192.0.2.1}", "listen: {address: 192.0.2.1, natt_port: 4501}"},
 		{"state_dir", "/var/lib/adit-a", "/var/lib/other"},
 		{"control", "/run/adit-a/adit.sock", "/run/other.sock"},

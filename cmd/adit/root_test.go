@@ -28,10 +28,16 @@ type sites struct {
 
 func newSites(t *testing.T, suite, encap string) *sites {
 	t.Helper()
+	return newSitesOn(t, netlab.Options{}, suite, encap)
+}
+
+func newSitesOn(t *testing.T, options netlab.Options, suite, encap string) *sites {
+	t.Helper()
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: run the unprivileged tier with -skip Root")
 	}
-	network, err := netlab.SiteToSite(netlab.Options{Name: t.Name()})
+	options.Name = t.Name()
+	network, err := netlab.SiteToSite(options)
 	if err != nil {
 		t.Fatal(err)
 	}

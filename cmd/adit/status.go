@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -105,17 +106,18 @@ func printStatus(w io.Writer, s *controlv1.StatusResponse) error {
 		state = "up, and not complete: missing " + strings.Join(s.GetMissing(), ", ")
 	}
 	var head table
-	head.rows = [][]string{
+	head.rows = slices.Concat([][]string{
 		{"Gateway", s.GetName() + ", " + state},
 		{"Since", fmt.Sprintf("%s ago (pid %d, version %s)", lasted(s.GetUptimeSeconds()), s.GetPid(), s.GetVersion())},
 		{"File", s.GetConfigFile()},
 		{"TUN", fmt.Sprintf("%s, MTU %d", s.GetTun(), s.GetTunMtu())},
 		{"Routes", strings.Join(s.GetRoutes(), ", ")},
 		{"Listen", strings.Join(s.GetListen(), ", ")},
+	}, offloadRows(s.GetOffloads()), [][]string{
 		{"Guard", s.GetGuard()},
 		{"Policies", policyLine(s)},
 		{"Carried", carriedLine(s.GetTraffic())},
-	}
+	})
 	if err := head.write(w, ""); err != nil {
 		return err
 	}

@@ -83,6 +83,7 @@ type StatusResponse struct {
 	Traffic       []*Counter             `protobuf:"bytes,18,rep,name=traffic,proto3" json:"traffic,omitempty"`
 	Drops         []*Counter             `protobuf:"bytes,19,rep,name=drops,proto3" json:"drops,omitempty"`
 	Routes        []string               `protobuf:"bytes,20,rep,name=routes,proto3" json:"routes,omitempty"` // prefixes led into the TUN
+	Offloads      []*Offload             `protobuf:"bytes,21,rep,name=offloads,proto3" json:"offloads,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -257,6 +258,83 @@ func (x *StatusResponse) GetRoutes() []string {
 	return nil
 }
 
+func (x *StatusResponse) GetOffloads() []*Offload {
+	if x != nil {
+		return x.Offloads
+	}
+	return nil
+}
+
+// Offload is one way in which gateway and kernel exchange superpackets, many
+// packets in one buffer.
+type Offload struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"` // tun-read-tcp, tun-read-udp, tun-write-tcp, tun-write-udp, udp-send, udp-receive
+	Active        bool                   `protobuf:"varint,2,opt,name=active,proto3" json:"active,omitempty"`
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"`              // why it is not active
+	Fallbacks     uint64                 `protobuf:"varint,4,opt,name=fallbacks,proto3" json:"fallbacks,omitempty"` // superpackets that the kernel refused, and whose packets then went one by one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Offload) Reset() {
+	*x = Offload{}
+	mi := &file_adit_control_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Offload) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Offload) ProtoMessage() {}
+
+func (x *Offload) ProtoReflect() protoreflect.Message {
+	mi := &file_adit_control_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Offload.ProtoReflect.Descriptor instead.
+func (*Offload) Descriptor() ([]byte, []int) {
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Offload) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Offload) GetActive() bool {
+	if x != nil {
+		return x.Active
+	}
+	return false
+}
+
+func (x *Offload) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Offload) GetFallbacks() uint64 {
+	if x != nil {
+		return x.Fallbacks
+	}
+	return 0
+}
+
 type Peer struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -274,7 +352,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[2]
+	mi := &file_adit_control_v1_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -286,7 +364,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[2]
+	mi := &file_adit_control_v1_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -299,7 +377,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Peer) GetName() string {
@@ -375,7 +453,7 @@ type Counter struct {
 
 func (x *Counter) Reset() {
 	*x = Counter{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[3]
+	mi := &file_adit_control_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -387,7 +465,7 @@ func (x *Counter) String() string {
 func (*Counter) ProtoMessage() {}
 
 func (x *Counter) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[3]
+	mi := &file_adit_control_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -400,7 +478,7 @@ func (x *Counter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counter.ProtoReflect.Descriptor instead.
 func (*Counter) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Counter) GetName() string {
@@ -425,7 +503,7 @@ type CountersRequest struct {
 
 func (x *CountersRequest) Reset() {
 	*x = CountersRequest{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[4]
+	mi := &file_adit_control_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -437,7 +515,7 @@ func (x *CountersRequest) String() string {
 func (*CountersRequest) ProtoMessage() {}
 
 func (x *CountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[4]
+	mi := &file_adit_control_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -450,7 +528,7 @@ func (x *CountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountersRequest.ProtoReflect.Descriptor instead.
 func (*CountersRequest) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 type CountersResponse struct {
@@ -464,7 +542,7 @@ type CountersResponse struct {
 
 func (x *CountersResponse) Reset() {
 	*x = CountersResponse{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[5]
+	mi := &file_adit_control_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -476,7 +554,7 @@ func (x *CountersResponse) String() string {
 func (*CountersResponse) ProtoMessage() {}
 
 func (x *CountersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[5]
+	mi := &file_adit_control_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -489,7 +567,7 @@ func (x *CountersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountersResponse.ProtoReflect.Descriptor instead.
 func (*CountersResponse) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *CountersResponse) GetUptimeSeconds() float64 {
@@ -521,7 +599,7 @@ type ListSAsRequest struct {
 
 func (x *ListSAsRequest) Reset() {
 	*x = ListSAsRequest{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[6]
+	mi := &file_adit_control_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -533,7 +611,7 @@ func (x *ListSAsRequest) String() string {
 func (*ListSAsRequest) ProtoMessage() {}
 
 func (x *ListSAsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[6]
+	mi := &file_adit_control_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -546,7 +624,7 @@ func (x *ListSAsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSAsRequest.ProtoReflect.Descriptor instead.
 func (*ListSAsRequest) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 type ListSAsResponse struct {
@@ -558,7 +636,7 @@ type ListSAsResponse struct {
 
 func (x *ListSAsResponse) Reset() {
 	*x = ListSAsResponse{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[7]
+	mi := &file_adit_control_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -570,7 +648,7 @@ func (x *ListSAsResponse) String() string {
 func (*ListSAsResponse) ProtoMessage() {}
 
 func (x *ListSAsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[7]
+	mi := &file_adit_control_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -583,7 +661,7 @@ func (x *ListSAsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSAsResponse.ProtoReflect.Descriptor instead.
 func (*ListSAsResponse) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *ListSAsResponse) GetSas() []*SecurityAssociation {
@@ -618,7 +696,7 @@ type SecurityAssociation struct {
 
 func (x *SecurityAssociation) Reset() {
 	*x = SecurityAssociation{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[8]
+	mi := &file_adit_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -630,7 +708,7 @@ func (x *SecurityAssociation) String() string {
 func (*SecurityAssociation) ProtoMessage() {}
 
 func (x *SecurityAssociation) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[8]
+	mi := &file_adit_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -643,7 +721,7 @@ func (x *SecurityAssociation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityAssociation.ProtoReflect.Descriptor instead.
 func (*SecurityAssociation) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SecurityAssociation) GetDirection() string {
@@ -773,7 +851,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[9]
+	mi := &file_adit_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -785,7 +863,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[9]
+	mi := &file_adit_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -798,7 +876,7 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 type ListPoliciesResponse struct {
@@ -810,7 +888,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[10]
+	mi := &file_adit_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +900,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[10]
+	mi := &file_adit_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +913,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -863,7 +941,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[11]
+	mi := &file_adit_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -875,7 +953,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[11]
+	mi := &file_adit_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -888,7 +966,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Policy) GetName() string {
@@ -966,7 +1044,7 @@ var File_adit_control_v1_control_proto protoreflect.FileDescriptor
 const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"\x1dadit/control/v1/control.proto\x12\x0fadit.control.v1\"\x0f\n" +
-	"\rStatusRequest\"\xec\x04\n" +
+	"\rStatusRequest\"\xa2\x05\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
@@ -989,7 +1067,13 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\x0eclear_policies\x18\x11 \x03(\tR\rclearPolicies\x122\n" +
 	"\atraffic\x18\x12 \x03(\v2\x18.adit.control.v1.CounterR\atraffic\x12.\n" +
 	"\x05drops\x18\x13 \x03(\v2\x18.adit.control.v1.CounterR\x05drops\x12\x16\n" +
-	"\x06routes\x18\x14 \x03(\tR\x06routes\"\x84\x02\n" +
+	"\x06routes\x18\x14 \x03(\tR\x06routes\x124\n" +
+	"\boffloads\x18\x15 \x03(\v2\x18.adit.control.v1.OffloadR\boffloads\"e\n" +
+	"\aOffload\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06active\x18\x02 \x01(\bR\x06active\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\x12\x1c\n" +
+	"\tfallbacks\x18\x04 \x01(\x04R\tfallbacks\"\x84\x02\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -1065,42 +1149,44 @@ func file_adit_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_adit_control_v1_control_proto_rawDescData
 }
 
-var file_adit_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 12)
+var file_adit_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
 var file_adit_control_v1_control_proto_goTypes = []any{
 	(*StatusRequest)(nil),        // 0: adit.control.v1.StatusRequest
 	(*StatusResponse)(nil),       // 1: adit.control.v1.StatusResponse
-	(*Peer)(nil),                 // 2: adit.control.v1.Peer
-	(*Counter)(nil),              // 3: adit.control.v1.Counter
-	(*CountersRequest)(nil),      // 4: adit.control.v1.CountersRequest
-	(*CountersResponse)(nil),     // 5: adit.control.v1.CountersResponse
-	(*ListSAsRequest)(nil),       // 6: adit.control.v1.ListSAsRequest
-	(*ListSAsResponse)(nil),      // 7: adit.control.v1.ListSAsResponse
-	(*SecurityAssociation)(nil),  // 8: adit.control.v1.SecurityAssociation
-	(*ListPoliciesRequest)(nil),  // 9: adit.control.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil), // 10: adit.control.v1.ListPoliciesResponse
-	(*Policy)(nil),               // 11: adit.control.v1.Policy
+	(*Offload)(nil),              // 2: adit.control.v1.Offload
+	(*Peer)(nil),                 // 3: adit.control.v1.Peer
+	(*Counter)(nil),              // 4: adit.control.v1.Counter
+	(*CountersRequest)(nil),      // 5: adit.control.v1.CountersRequest
+	(*CountersResponse)(nil),     // 6: adit.control.v1.CountersResponse
+	(*ListSAsRequest)(nil),       // 7: adit.control.v1.ListSAsRequest
+	(*ListSAsResponse)(nil),      // 8: adit.control.v1.ListSAsResponse
+	(*SecurityAssociation)(nil),  // 9: adit.control.v1.SecurityAssociation
+	(*ListPoliciesRequest)(nil),  // 10: adit.control.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil), // 11: adit.control.v1.ListPoliciesResponse
+	(*Policy)(nil),               // 12: adit.control.v1.Policy
 }
 var file_adit_control_v1_control_proto_depIdxs = []int32{
-	2,  // 0: adit.control.v1.StatusResponse.peers:type_name -> adit.control.v1.Peer
-	3,  // 1: adit.control.v1.StatusResponse.traffic:type_name -> adit.control.v1.Counter
-	3,  // 2: adit.control.v1.StatusResponse.drops:type_name -> adit.control.v1.Counter
-	3,  // 3: adit.control.v1.CountersResponse.traffic:type_name -> adit.control.v1.Counter
-	3,  // 4: adit.control.v1.CountersResponse.drops:type_name -> adit.control.v1.Counter
-	8,  // 5: adit.control.v1.ListSAsResponse.sas:type_name -> adit.control.v1.SecurityAssociation
-	11, // 6: adit.control.v1.ListPoliciesResponse.policies:type_name -> adit.control.v1.Policy
-	0,  // 7: adit.control.v1.Control.Status:input_type -> adit.control.v1.StatusRequest
-	4,  // 8: adit.control.v1.Control.Counters:input_type -> adit.control.v1.CountersRequest
-	6,  // 9: adit.control.v1.Control.ListSAs:input_type -> adit.control.v1.ListSAsRequest
-	9,  // 10: adit.control.v1.Control.ListPolicies:input_type -> adit.control.v1.ListPoliciesRequest
-	1,  // 11: adit.control.v1.Control.Status:output_type -> adit.control.v1.StatusResponse
-	5,  // 12: adit.control.v1.Control.Counters:output_type -> adit.control.v1.CountersResponse
-	7,  // 13: adit.control.v1.Control.ListSAs:output_type -> adit.control.v1.ListSAsResponse
-	10, // 14: adit.control.v1.Control.ListPolicies:output_type -> adit.control.v1.ListPoliciesResponse
-	11, // [11:15] is the sub-list for method output_type
-	7,  // [7:11] is the sub-list for method input_type
-	7,  // [7:7] is the sub-list for extension type_name
-	7,  // [7:7] is the sub-list for extension extendee
-	0,  // [0:7] is the sub-list for field type_name
+	3,  // 0: adit.control.v1.StatusResponse.peers:type_name -> adit.control.v1.Peer
+	4,  // 1: adit.control.v1.StatusResponse.traffic:type_name -> adit.control.v1.Counter
+	4,  // 2: adit.control.v1.StatusResponse.drops:type_name -> adit.control.v1.Counter
+	2,  // 3: adit.control.v1.StatusResponse.offloads:type_name -> adit.control.v1.Offload
+	4,  // 4: adit.control.v1.CountersResponse.traffic:type_name -> adit.control.v1.Counter
+	4,  // 5: adit.control.v1.CountersResponse.drops:type_name -> adit.control.v1.Counter
+	9,  // 6: adit.control.v1.ListSAsResponse.sas:type_name -> adit.control.v1.SecurityAssociation
+	12, // 7: adit.control.v1.ListPoliciesResponse.policies:type_name -> adit.control.v1.Policy
+	0,  // 8: adit.control.v1.Control.Status:input_type -> adit.control.v1.StatusRequest
+	5,  // 9: adit.control.v1.Control.Counters:input_type -> adit.control.v1.CountersRequest
+	7,  // 10: adit.control.v1.Control.ListSAs:input_type -> adit.control.v1.ListSAsRequest
+	10, // 11: adit.control.v1.Control.ListPolicies:input_type -> adit.control.v1.ListPoliciesRequest
+	1,  // 12: adit.control.v1.Control.Status:output_type -> adit.control.v1.StatusResponse
+	6,  // 13: adit.control.v1.Control.Counters:output_type -> adit.control.v1.CountersResponse
+	8,  // 14: adit.control.v1.Control.ListSAs:output_type -> adit.control.v1.ListSAsResponse
+	11, // 15: adit.control.v1.Control.ListPolicies:output_type -> adit.control.v1.ListPoliciesResponse
+	12, // [12:16] is the sub-list for method output_type
+	8,  // [8:12] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_adit_control_v1_control_proto_init() }
@@ -1114,7 +1200,7 @@ func file_adit_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_adit_control_v1_control_proto_rawDesc), len(file_adit_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   12,
+			NumMessages:   13,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
