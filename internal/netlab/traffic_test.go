@@ -31,6 +31,20 @@ func TestRootTCPTransferIsIntact(t *testing.T) {
 	}
 }
 
+// A byte that was changed behind every checksum is found, with its place. With
+// checksum offload a veth carries TCP without one, and the receiver asks for none.
+func TestRootTCPTransferFindsAChangedByte(t *testing.T) {
+	ctx := root(t)
+	net := siteToSite(t, Options{Offloads: true})
+	// Payload: the TCP header, with its timestamps, is bits 0 to 255.
+	check(t, net.A.Gateway.Corrupt(InsideIface, "meta l4proto tcp meta length > 1000", 256, 5))
+	r := must(TCPTransfer(ctx, net.A.Host, net.A.Gateway, TransferOptions{To: to(net.A.Inside4), Bytes: 3 << 20}))(t)
+	if r.Intact() || r.SentSHA256 == r.ReceivedSHA256 || r.Bytes != 3<<20 ||
+		r.Difference == nil || !bytes.HasPrefix(r.Difference.Got, []byte{0xff, 0xff}) {
+		t.Errorf("expected all bytes and a difference of four ff, saw %d bytes and %v", r.Bytes, r.Difference)
+	}
+}
+
 func TestRootTCPTransferEndsWithItsContext(t *testing.T) {
 	root(t)
 	a, b := pair(t)
