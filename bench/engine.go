@@ -1,16 +1,11 @@
 package bench
 
 import (
-	"bytes"
+	"encoding/binary"
+	"errors"
 	"fmt"
-	"net"
 	"net/netip"
-	"os"
-	"sync"
-	"sync/atomic"
-	"time"
-
-	wgtun "golang.zx2c4.com/wireguard/tun"
+	"runtime"
 
 	"github.com/adit-ipsec/adit/dataplane"
 	"github.com/adit-ipsec/adit/esp"
@@ -21,332 +16,283 @@ import (
 
 // Engine is a load for one gateway without system calls: its TUN and its wire
 // are memory that is always ready, so that what is measured is a walk and one
-// copy of each packet into the gateway's buffers.
+// copy of each packet into the gateway's buffers, as a read makes it.
 type Engine struct {
 	Suite     string
 	Size      int   // inner packet, bytes, at least 28
 	Mix       []int // sizes that take turns, in place of Size
-	Policies  int   // 1 and up; the packet's own is the last
+	Policies  int   // the packets' own are the last, one for each SA pair; at least that many
+	SAs       int   // pairs, each of a peer with a policy of its own, at most 2^20; 0 is 1
+	Run       int   // packets of one SA that follow each other, before the next SA's turn; 0 is 1
+	Flows     int   // different flows of each SA, at most 65536; 0 is 1
 	Direction packet.Direction
 }
 
-// Addresses of the load's packets; the policies in front of theirs protect
-// networks that no packet goes to.
+// Addresses of the load's packets: each SA pair has a remote host of its own,
+// counted from engineRemote.
 var (
 	engineLocal  = netip.MustParseAddr("10.1.0.10")
-	engineRemote = netip.MustParseAddr("10.2.0.20")
+	engineRemote = netip.MustParseAddr("10.64.0.1")
 	enginePeer   = netip.MustParseAddrPort("192.0.2.2:4500")
 )
 
-const engineSPI = 0x1001
+const engineSPI = 0x1001 // of the first SA; the others count on
 
-// Run carries that many packets and returns how long the gateway took, from the
-// first read to the last packet out.
-func (e Engine) Run(packets int) (time.Duration, error) {
-	run, err := e.prepare(packets)
-	if err != nil {
-		return 0, err
+// normal is the load with its zero values filled in.
+func (e Engine) normal() Engine {
+	e.SAs, e.Run, e.Flows = max(e.SAs, 1), max(e.Run, 1), max(e.Flows, 1)
+	e.Policies = max(e.Policies, e.SAs)
+	if len(e.Mix) == 0 {
+		e.Mix = []int{e.Size}
 	}
-	return run.run()
+	return e
 }
 
-// engineLoad is what several runs have in common: policies, keys and packets.
-type engineLoad struct {
-	table   *spd.Table
-	params  sad.Params
-	packets [][]byte // that the feed hands out
-	count   int      // of packets in one run
+// at says of the k-th packet whose it is, which of its flows, and its size.
+func (e *Engine) at(k int) (sa, flow, size int) {
+	turn := k / e.Run
+	return turn % e.SAs, turn / e.SAs % e.Flows, e.Mix[k%len(e.Mix)]
 }
 
-// engineRun is an Engine made ready: everything that is not measured is done.
-type engineRun struct {
-	gateway *dataplane.Gateway
-	tun     *memoryTUN
-	wire    *memoryWire
-	feed    *feed
-	sink    *sink
-}
-
-func (e Engine) prepare(packets int) (*engineRun, error) {
-	load, err := e.load(packets)
-	if err != nil {
-		return nil, err
-	}
-	return load.prepare(e.Direction)
-}
-
-func (e Engine) load(packets int) (*engineLoad, error) {
-	suite, err := esp.ParseSuite(e.Suite)
-	if err != nil {
-		return nil, err
-	}
-	l := &engineLoad{params: e.params(suite), count: packets}
-	if l.table, err = e.table(); err != nil {
-		return nil, err
-	}
-	if e.Direction == packet.Outbound {
-		for _, size := range e.sizes() {
-			l.packets = append(l.packets, innerPacket(engineLocal, engineRemote, size))
+// period is after how many packets they begin again.
+func (e *Engine) period() int {
+	n := e.Run * e.SAs * e.Flows
+	for p := n; ; p += n {
+		if p%len(e.Mix) == 0 {
+			return p
 		}
-		return l, nil
-	}
-	l.packets, err = e.sealed(l.params, packets)
-	return l, err
-}
-
-// prepare makes a gateway, which has seen none of the load's packets yet.
-func (l *engineLoad) prepare(d packet.Direction) (run *engineRun, err error) {
-	closed := make(chan struct{})
-	run = &engineRun{
-		feed: &feed{packets: l.packets, start: make(chan struct{}), closed: closed, left: l.count},
-		sink: &sink{want: int64(l.count), done: make(chan struct{})},
-	}
-	idle := &feed{start: make(chan struct{}), closed: closed}
-	run.tun = &memoryTUN{feed: idle, sink: run.sink, events: make(chan wgtun.Event)}
-	run.wire = &memoryWire{feed: idle, sink: run.sink}
-	if d == packet.Outbound {
-		run.tun.feed = run.feed
-	} else {
-		run.wire.feed = run.feed
-	}
-	run.gateway, err = dataplane.New(dataplane.Config{TUN: run.tun, Wire: run.wire})
-	if err != nil {
-		return nil, err
-	}
-	run.gateway.ApplyPolicy(l.table)
-	return run, run.gateway.Install(l.params)
-}
-
-// sizes is the mix, or the one size.
-func (e Engine) sizes() []int {
-	if len(e.Mix) > 0 {
-		return e.Mix
-	}
-	return []int{e.Size}
-}
-
-// run is walk, and the gateway's end.
-func (r *engineRun) run() (time.Duration, error) {
-	defer func() { _ = r.gateway.Close() }()
-	return r.walk()
-}
-
-// walk carries the packets.
-func (r *engineRun) walk() (time.Duration, error) {
-	start := time.Now()
-	close(r.feed.start)
-	select {
-	case <-r.sink.done:
-		return time.Since(start), nil
-	case <-time.After(time.Minute):
-		return 0, fmt.Errorf("bench: %d of %d packets came through in a minute: %+v", r.sink.got.Load(), r.sink.want, r.gateway.Stats())
 	}
 }
 
-func (e Engine) params(suite esp.Suite) sad.Params {
+func remoteOf(sa int) netip.Addr {
+	a := engineRemote.As4()
+	binary.BigEndian.PutUint32(a[:], binary.BigEndian.Uint32(a[:])+uint32(sa))
+	return netip.AddrFrom4(a)
+}
+
+func peerOf(sa int) string { return fmt.Sprintf("peer%d", sa) }
+
+// params are the parameters of one SA of a pair. Its key is made of its number:
+// no two SAs may have the same.
+func (e *Engine) params(suite esp.Suite, sa int, d packet.Direction) sad.Params {
 	enc, integ := suite.KeyLen()
-	p := sad.Params{
-		Direction: e.Direction, SPI: engineSPI, Peer: "peer", Suite: suite,
-		EncryptionKey: bytes.Repeat([]byte{7}, enc), IntegrityKey: bytes.Repeat([]byte{8}, integ),
+	key := func(n int) sad.Key {
+		k := make(sad.Key, n)
+		for i := range k {
+			k[i] = byte(7 + d)
+		}
+		if n >= 4 {
+			binary.BigEndian.PutUint32(k, uint32(sa))
+		}
+		return k
+	}
+	return sad.Params{
+		Direction: d, SPI: engineSPI + uint32(sa), Peer: peerOf(sa), Suite: suite,
+		EncryptionKey: key(enc), IntegrityKey: key(integ),
 		ESN: true, ReplayWindow: 4096, FreshKeys: true, Remote: enginePeer,
 	}
-	return p
 }
 
-func (e Engine) table() (*spd.Table, error) {
-	policy := func(name, local, remote string) (spd.Policy, error) {
-		l, err := spd.ParseAddrRange(local)
-		if err != nil {
-			return spd.Policy{}, err
-		}
-		r, err := spd.ParseAddrRange(remote)
-		return spd.Policy{Name: name, Action: spd.Protect, Peer: "peer",
-			Selector: spd.Selector{Local: []spd.AddrRange{l}, Remote: []spd.AddrRange{r}, Protocol: spd.ProtocolAny}}, err
+// pairs are the parameters of all SAs.
+func (e *Engine) pairs(suite esp.Suite) []sad.Params {
+	all := make([]sad.Params, 0, 2*e.SAs)
+	for i := range e.SAs {
+		all = append(all, e.params(suite, i, packet.Outbound), e.params(suite, i, packet.Inbound))
 	}
+	return all
+}
+
+// table is the policies: in front those of networks that no packet goes to,
+// then one for each SA pair.
+func (e *Engine) table() (*spd.Table, error) {
+	local := netip.MustParsePrefix("10.1.0.0/24")
 	policies := make([]spd.Policy, 0, e.Policies)
-	for i := range e.Policies - 1 {
-		net := netip.AddrFrom4([4]byte{172, byte(16 + i>>16), byte(i >> 8), byte(i)}).String()
-		p, err := policy("other"+net, net+"/32", "10.2.0.0/24")
-		if err != nil {
-			return nil, err
-		}
-		policies = append(policies, p)
+	add := func(name, peer string, local, remote netip.Prefix) {
+		policies = append(policies, spd.Policy{Name: name, Action: spd.Protect, Peer: peer, Selector: spd.Selector{
+			Local: []spd.AddrRange{rangeOf(local)}, Remote: []spd.AddrRange{rangeOf(remote)}, Protocol: spd.ProtocolAny}})
 	}
-	p, err := policy("lan", "10.1.0.0/24", "10.2.0.0/24")
-	if err != nil {
-		return nil, err
+	for i := range e.Policies - e.SAs {
+		other := netip.AddrFrom4([4]byte{172, byte(16 + i>>16), byte(i >> 8), byte(i)})
+		add(fmt.Sprintf("other%d", i), "other", netip.PrefixFrom(other, 32), netip.MustParsePrefix("10.2.0.0/24"))
 	}
-	return spd.NewTable(append(policies, p))
+	for i := range e.SAs {
+		add(peerOf(i), peerOf(i), local, netip.PrefixFrom(remoteOf(i), 32))
+	}
+	return spd.NewTable(policies)
 }
 
-// sealed makes the packets that an inbound walk opens, numbered from 1.
-func (e Engine) sealed(p sad.Params, packets int) ([][]byte, error) {
-	transform, err := esp.New(p.Suite, p.EncryptionKey, p.IntegrityKey, p.ESN)
-	if err != nil {
-		return nil, err
+// rangeOf is the addresses of an IPv4 prefix.
+func rangeOf(p netip.Prefix) spd.AddrRange {
+	last := p.Masked().Addr().As4()
+	binary.BigEndian.PutUint32(last[:], binary.BigEndian.Uint32(last[:])|uint32(1<<(32-p.Bits())-1))
+	return spd.AddrRange{From: p.Masked().Addr(), To: netip.AddrFrom4(last)}
+}
+
+// inner is a UDP packet of an SA's flow, as it is in clear.
+func (e *Engine) inner(sa, flow, size int) []byte {
+	src, dst := engineLocal, remoteOf(sa)
+	if e.Direction == packet.Inbound {
+		src, dst = dst, src
 	}
-	var inners [][]byte
-	longest, total := 0, 0
-	for _, size := range e.sizes() {
-		inners = append(inners, innerPacket(engineRemote, engineLocal, size))
-		longest, total = max(longest, size), total+p.Suite.SealedLen(size)
-	}
-	memory := make([]byte, (packets/len(inners)+1)*total)
-	scratch := esp.NewScratch()
-	src := make([]byte, longest, longest+packet.Tailroom)
-	all := make([][]byte, packets)
-	for i := range all {
-		inner := inners[i%len(inners)]
-		length := p.Suite.SealedLen(len(inner))
-		copy(src, inner)
-		job := []esp.Packet{{Seq: uint64(i + 1), NextHeader: packet.ProtoIPv4, Payload: src[:len(inner)], Wire: memory[:length:length]}}
-		transform.Seal(scratch, p.SPI, job)
-		if job[0].Err != nil {
-			return nil, job[0].Err
-		}
-		all[i], memory = job[0].Wire, memory[length:]
-	}
-	return all, nil
+	b := innerPacket(src, dst, size)
+	binary.BigEndian.PutUint16(b[20:], uint16(flow))
+	return b
 }
 
 // innerPacket is a UDP packet of size bytes.
 func innerPacket(src, dst netip.Addr, size int) []byte {
 	b := make([]byte, size)
 	b[0], b[8], b[9] = 0x45, 63, packet.ProtoUDP
-	b[2], b[3] = byte(size>>8), byte(size)
+	binary.BigEndian.PutUint16(b[2:], uint16(size))
 	copy(b[12:], src.AsSlice())
 	copy(b[16:], dst.AsSlice())
-	sum := ^packet.Checksum(b[:20], 0)
-	b[10], b[11] = byte(sum>>8), byte(sum)
-	b[21], b[23] = 7, 9 // ports
-	b[24], b[25] = byte((size-20)>>8), byte(size-20)
+	binary.BigEndian.PutUint16(b[10:], ^packet.Checksum(b[:20], 0))
+	binary.BigEndian.PutUint16(b[20:], 7) // ports
+	binary.BigEndian.PutUint16(b[22:], 9)
+	binary.BigEndian.PutUint16(b[24:], uint16(size-20))
 	return b
 }
 
-// feed hands out packets, over and over, until left is used up; then it blocks
-// until it is closed.
-type feed struct {
-	packets [][]byte
-	next    int
-	left    int
-	start   chan struct{}
-	closed  chan struct{}
-	once    sync.Once
+// source makes the packets of one turn after the other.
+type source struct {
+	e      Engine
+	inners [][]byte // one period
+
+	// Inbound, packets are sealed anew for every turn, for a number counts
+	// once. The memory is used again: a turn has ended before the next.
+	transforms []*esp.Transform
+	numbers    []uint64
+	memory     []byte
+	sealed     [][]byte
+	next       int // packet of the load
+	scratch    *esp.Scratch
+	text       []byte
 }
 
-// take copies up to n packets by calling put, and returns how many; 0 means
-// closed.
-func (f *feed) take(n int, put func(i int, p []byte)) int {
-	select {
-	case <-f.start:
-	case <-f.closed:
-		return 0
-	}
-	n = min(n, f.left)
-	if n == 0 {
-		<-f.closed
-		return 0
-	}
-	for i := range n {
-		put(i, f.packets[f.next])
-		if f.next++; f.next == len(f.packets) {
-			f.next = 0
+func (e Engine) source(suite esp.Suite) (*source, error) {
+	s := &source{e: e, inners: make([][]byte, e.period())}
+	type kind struct{ sa, flow, size int }
+	made := make(map[kind][]byte)
+	for k := range s.inners {
+		of := kind{}
+		of.sa, of.flow, of.size = e.at(k)
+		if made[of] == nil {
+			made[of] = e.inner(of.sa, of.flow, of.size)
 		}
+		s.inners[k] = made[of]
 	}
-	f.left -= n
-	return n
-}
-
-// sink counts what comes out.
-type sink struct {
-	want int64
-	got  atomic.Int64
-	done chan struct{}
-}
-
-func (s *sink) add(n int) {
-	if s.got.Add(int64(n)) == s.want {
-		close(s.done)
+	if e.Direction == packet.Outbound {
+		return s, nil
 	}
-}
-
-const engineBatch = 128
-
-// memoryTUN is a tun.Device over a feed and a sink.
-type memoryTUN struct {
-	*feed
-	sink   *sink
-	events chan wgtun.Event
-	bufs   [][]byte
-	sizes  []int
-	offset int
-}
-
-func (t *memoryTUN) Read(bufs [][]byte, sizes []int, offset int) (int, error) {
-	t.bufs, t.sizes, t.offset = bufs, sizes, offset
-	if n := t.take(min(len(bufs), engineBatch), t.put); n > 0 {
-		return n, nil
+	s.numbers, s.scratch = make([]uint64, e.SAs), esp.NewScratch()
+	for i := range e.SAs {
+		p := e.params(suite, i, packet.Inbound)
+		t, err := esp.New(p.Suite, p.EncryptionKey, p.IntegrityKey, p.ESN)
+		if err != nil {
+			return nil, err
+		}
+		s.transforms = append(s.transforms, t)
 	}
-	return 0, os.ErrClosed
+	return s, nil
 }
 
-func (t *memoryTUN) put(i int, p []byte) { t.sizes[i] = copy(t.bufs[i][t.offset:], p) }
-
-func (t *memoryTUN) Write(bufs [][]byte, _ int) (int, error) {
-	t.sink.add(len(bufs))
-	return len(bufs), nil
-}
-
-func (t *memoryTUN) File() *os.File             { return nil }
-func (t *memoryTUN) MTU() (int, error)          { return 1500, nil }
-func (t *memoryTUN) Name() (string, error)      { return "bench", nil }
-func (t *memoryTUN) Events() <-chan wgtun.Event { return t.events }
-func (t *memoryTUN) BatchSize() int             { return engineBatch }
-func (t *memoryTUN) Close() error {
-	t.once.Do(func() { close(t.events); closeOnce(t.closed) })
-	return nil
-}
-
-// memoryWire is a dataplane.Wire over a feed and a sink.
-type memoryWire struct {
-	*feed
-	sink  *sink
-	grams []packet.Datagram
-}
-
-func (w *memoryWire) ReadBatch(grams []packet.Datagram) (int, error) {
-	w.grams = grams
-	if n := w.take(min(len(grams), engineBatch), w.put); n > 0 {
-		return n, nil
+// turn is the next count packets.
+func (s *source) turn(suite esp.Suite, count int) (*turn, error) {
+	t := &turn{packets: s.inners, first: s.next % len(s.inners), count: count, done: make(chan struct{})}
+	s.next += count
+	if s.e.Direction == packet.Outbound {
+		return t, nil
 	}
-	return 0, net.ErrClosed
-}
-
-func (w *memoryWire) put(i int, p []byte) {
-	d := &w.grams[i]
-	d.Off, d.Addr, d.TOS = packet.Headroom, enginePeer, 0
-	d.Len = copy(d.Mem[packet.Headroom:], p)
-}
-
-func (w *memoryWire) WriteBatch(grams []packet.Datagram) (int, error) {
-	w.sink.add(len(grams))
-	return len(grams), nil
-}
-
-func (w *memoryWire) Close() error {
-	closeOnce(w.closed)
-	return nil
-}
-
-var closing sync.Mutex
-
-// closeOnce closes c unless that was done: TUN and wire of a run share it.
-func closeOnce(c chan struct{}) {
-	closing.Lock()
-	defer closing.Unlock()
-	select {
-	case <-c:
-	default:
-		close(c)
+	first := s.next - count
+	need, longest := 0, 0
+	for i := range count {
+		n := len(s.inners[(first+i)%len(s.inners)])
+		need, longest = need+suite.SealedLen(n), max(longest, n)
 	}
+	if len(s.memory) < need {
+		s.memory = make([]byte, need)
+	}
+	if cap(s.text) < longest+packet.Tailroom {
+		s.text = make([]byte, longest+packet.Tailroom)
+	}
+	memory, job := s.memory, make([]esp.Packet, 1)
+	s.sealed = s.sealed[:0]
+	for i := range count {
+		sa, _, _ := s.e.at(first + i)
+		n := copy(s.text, s.inners[(first+i)%len(s.inners)])
+		length := suite.SealedLen(n)
+		s.numbers[sa]++
+		job[0] = esp.Packet{Seq: s.numbers[sa], NextHeader: packet.ProtoIPv4, Payload: s.text[:n], Wire: memory[:length:length]}
+		s.transforms[sa].Seal(s.scratch, engineSPI+uint32(sa), job)
+		if job[0].Err != nil {
+			return nil, job[0].Err
+		}
+		s.sealed, memory = append(s.sealed, job[0].Wire), memory[length:]
+	}
+	t.packets, t.first = s.sealed, 0
+	return t, nil
+}
+
+// engineRun is an Engine made ready: a gateway with its SAs and policies, and
+// the same feed and sink without a gateway.
+type engineRun struct {
+	suite   esp.Suite
+	source  *source
+	gateway *dataplane.Gateway
+	walk    *memory // the gateway's TUN and wire
+	harness *memory // that a loop which only copies reads and writes
+	relayed chan struct{}
+}
+
+func (e Engine) prepare(clock *threadClock) (run *engineRun, err error) {
+	e = e.normal()
+	run = &engineRun{}
+	if run.suite, err = esp.ParseSuite(e.Suite); err != nil {
+		return nil, err
+	}
+	if run.source, err = e.source(run.suite); err != nil {
+		return nil, err
+	}
+	table, err := e.table()
+	if err != nil {
+		return nil, err
+	}
+	run.walk, run.harness = newMemory(e.Direction, clock), newMemory(e.Direction, clock)
+	run.gateway, err = dataplane.New(dataplane.Config{TUN: run.walk.tun, Wire: run.walk.wire})
+	if err != nil {
+		return nil, err
+	}
+	run.relayed = make(chan struct{})
+	go func() {
+		defer close(run.relayed)
+		run.harness.relay(e.Direction)
+	}()
+	run.gateway.ApplyPolicy(table)
+	if err = run.gateway.Install(e.pairs(run.suite)...); err != nil {
+		return nil, errors.Join(err, run.close())
+	}
+	runtime.GC() // of what was made here: not during a walk
+	return run, nil
+}
+
+func (r *engineRun) close() error {
+	r.harness.close()
+	<-r.relayed
+	return r.gateway.Close()
+}
+
+// carry is one turn through the gateway, and the same packets through the
+// harness alone.
+func (r *engineRun) carry(count int) (walk, harness engineMeasure, err error) {
+	t, err := r.source.turn(r.suite, count)
+	if err != nil {
+		return walk, harness, err
+	}
+	again := *t
+	again.done = make(chan struct{})
+	if walk, err = r.walk.carry(t); err != nil {
+		return walk, harness, fmt.Errorf("%w; the gateway dropped %v", err, r.gateway.Stats().Drops)
+	}
+	harness, err = r.harness.carry(&again)
+	return walk, harness, err
 }

@@ -29,7 +29,8 @@ func BenchmarkParse(b *testing.B) {
 func BenchmarkLookup(b *testing.B) {
 	for _, policies := range []int{1, 100, 10000} {
 		b.Run(fmt.Sprintf("policies=%d", policies), func(b *testing.B) {
-			table, err := Engine{Policies: policies}.table()
+			e := Engine{Policies: policies}.normal()
+			table, err := e.table()
 			if err != nil {
 				b.Fatal(err)
 			}
@@ -59,13 +60,17 @@ func benchmarkESP(b *testing.B, seal bool) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				e := Engine{Size: size}
-				p := e.params(suite)
+				e := Engine{Size: size, Direction: packet.Inbound}.normal()
+				p := e.params(suite, 0, packet.Inbound)
 				transform, err := esp.New(suite, p.EncryptionKey, p.IntegrityKey, p.ESN)
 				if err != nil {
 					b.Fatal(err)
 				}
-				wires, err := e.sealed(p, 1)
+				source, err := e.source(suite)
+				if err != nil {
+					b.Fatal(err)
+				}
+				sealed, err := source.turn(suite, 1)
 				if err != nil {
 					b.Fatal(err)
 				}
@@ -82,7 +87,7 @@ func benchmarkESP(b *testing.B, seal bool) {
 						job[0] = esp.Packet{Seq: 1, NextHeader: packet.ProtoIPv4, Payload: mem[front : front+size], Wire: mem}
 						transform.Seal(scratch, p.SPI, job)
 					} else {
-						n := copy(mem, wires[0])
+						n := copy(mem, sealed.packets[0])
 						job[0] = esp.Packet{Seq: 1, Wire: mem[:n]}
 						transform.Open(scratch, job)
 					}
@@ -98,10 +103,6 @@ func benchmarkESP(b *testing.B, seal bool) {
 func BenchmarkOutboundWalk(b *testing.B) { benchmarkWalk(b, packet.Outbound) }
 func BenchmarkInboundWalk(b *testing.B)  { benchmarkWalk(b, packet.Inbound) }
 
-// inboundRound is how many packets an inbound run is made of: each needs a
-// number of its own, so they are sealed beforehand and take memory.
-const inboundRound = 1 << 14
-
 func benchmarkWalk(b *testing.B, d packet.Direction) {
 	for _, name := range suites {
 		for _, size := range []int{64, 1408} {
@@ -115,38 +116,34 @@ func benchmarkWalk(b *testing.B, d packet.Direction) {
 	})
 }
 
+// turnOfWalk is how many packets a turn has: inbound ones are sealed beforehand
+// and take memory.
+const turnOfWalk = 1 << 14
+
 func runWalk(b *testing.B, e Engine) {
 	b.SetBytes(int64(e.Size))
 	b.ReportAllocs()
 	b.StopTimer()
-	for left := b.N; left > 0; {
-		n := left
-		if e.Direction == packet.Inbound {
-			n = min(n, inboundRound)
-		}
-		run, err := e.prepare(n)
+	run, err := e.prepare(newThreadClock(nil))
+	if err != nil {
+		b.Fatal(err)
+	}
+	var sum engineMeasure
+	for left := b.N; left > 0; left -= turnOfWalk {
+		t, err := run.source.turn(run.suite, min(left, turnOfWalk))
 		if err != nil {
 			b.Fatal(err)
 		}
 		b.StartTimer()
-		_, err = run.run()
+		m, err := run.walk.carry(t)
 		b.StopTimer()
 		if err != nil {
 			b.Fatal(err)
 		}
-		left -= n
+		sum.add(m)
 	}
-}
-
-// The ladder's own test: the rungs that need no benchmark run carry what they
-// claim to.
-func TestEngineCarriesEveryPacket(t *testing.T) {
-	for _, d := range []packet.Direction{packet.Outbound, packet.Inbound} {
-		for _, name := range suites {
-			took, err := Engine{Suite: name, Size: 1408, Policies: 3, Direction: d}.Run(1000)
-			if err != nil || took <= 0 {
-				t.Errorf("%s %s: %v after %v", d, name, err, took)
-			}
-		}
+	b.ReportMetric(float64(sum.cpu.Nanoseconds())/float64(sum.packets), "cpu-ns/op")
+	if err := run.close(); err != nil {
+		b.Fatal(err)
 	}
 }

@@ -33,7 +33,7 @@ func benchmarkMemory(b *testing.B, name string) {
 	addrA, addrB := netip.MustParseAddrPort("192.0.2.1:4500"), netip.MustParseAddrPort("192.0.2.2:4500")
 	sender := memoryGateway(b, network, suite, addrA, addrB, sad.Outbound)
 	receiver := memoryGateway(b, network, suite, addrB, addrA, sad.Inbound)
-	p := innerPacket(engineLocal, engineRemote, 1408)
+	p := innerPacket(engineLocal, remoteOf(0), 1408)
 	ctx := context.Background()
 	const window = 64
 	credits := make(chan struct{}, window)
@@ -70,7 +70,7 @@ func memoryGateway(b *testing.B, network *netsim.Network, suite esp.Suite, own, 
 		b.Fatal(err)
 	}
 	b.Cleanup(func() { _ = gw.Close() })
-	e := Engine{Policies: 1, Direction: d}
+	e := Engine{Direction: d}.normal()
 	table, err := e.table()
 	if err != nil {
 		b.Fatal(err)
@@ -84,8 +84,8 @@ func memoryGateway(b *testing.B, network *netsim.Network, suite esp.Suite, own, 
 		}
 	}
 	gw.ApplyPolicy(table)
-	params := e.params(suite)
-	params.Remote = peer
+	params := e.params(suite, 0, packet.Outbound) // one key for both ends
+	params.Direction, params.Remote = d, peer
 	if err := gw.Install(params); err != nil {
 		b.Fatal(err)
 	}

@@ -18,21 +18,30 @@ var (
 )
 
 func fixedEngine() *bench.EngineReport {
-	row := func(size, walk string, policies int, ns ...float64) bench.EngineRow {
+	row := func(varies, size, walk string, policies, sas, run, flows int, ns ...float64) bench.EngineRow {
 		inverse := make([]float64, len(ns))
 		for i, v := range ns {
 			inverse[i] = 1e9 / v
 		}
 		cycles := bench.Summarize([]float64{2100, 2000, 2200})
-		return bench.EngineRow{Suite: "aes128gcm16", Size: size, Policies: policies, Walk: walk,
-			Nanoseconds: bench.Summarize(ns), CPU: bench.Summarize(ns), Cycles: &cycles,
+		return bench.EngineRow{Varies: varies, Suite: "aes128gcm16", Size: size, Policies: policies, SAs: sas, Run: run, Flows: flows, Walk: walk,
+			Nanoseconds: bench.Summarize(ns), CPU: bench.Summarize(ns), Harness: bench.Summarize([]float64{20, 21, 22}), Cycles: &cycles,
 			Allocations: bench.Summarize([]float64{0, 0.001, 0}), Packets: bench.Summarize(inverse), Gigabits: bench.Summarize([]float64{11.5, 12.5, 9})}
 	}
 	return &bench.EngineReport{Kind: "engine", Started: fixedTime, Machine: fixedMachine, Version: "adit v1",
 		Settings: bench.EngineSettings{Rounds: 3, Seconds: 0.2, IMIX: bench.IMIX}, Notes: []string{"A note."},
 		Rows: []bench.EngineRow{
-			row("64", "out", 1, 170, 180, 175), row("64", "in", 1, 160, 190, 185),
-			row("imix", "out", 10000, 300, 310, 305), row("imix", "in", 10000, 400, 380, 390),
+			row(bench.VarySize, "64", "out", 1, 1, 1, 1, 170, 180, 175), row(bench.VarySize, "64", "in", 1, 1, 1, 1, 160, 190, 185),
+			row(bench.VarySize, "imix", "out", 1, 1, 1, 1, 300, 310, 305), row(bench.VarySize, "imix", "in", 1, 1, 1, 1, 400, 380, 390),
+			row(bench.VaryPolicies, "64", "out", 10000, 1, 1, 1, 171, 180, 175), row(bench.VaryPolicies, "64", "out", 10000, 1, 1, 65536, 370, 380, 375),
+			row(bench.VarySAs, "64", "in", 1000, 1000, 1, 1000, 270, 280, 275), row(bench.VarySAs, "64", "in", 1000, 1000, 32, 1000, 190, 200, 195),
+		},
+		Lookups: []bench.EngineLookup{
+			{Policies: 1, Flow: "first policy", Nanoseconds: bench.Summarize([]float64{20, 22, 21}), CPU: bench.Summarize([]float64{20, 21, 21})},
+			{Policies: 10000, Flow: "no policy", Nanoseconds: bench.Summarize([]float64{120, 122, 121}), CPU: bench.Summarize([]float64{120, 121, 121})},
+		},
+		Memory: []bench.EngineMemory{
+			{Suite: "aes128gcm16", SAs: 1000, Bytes: bench.Summarize([]float64{4600, 4601, 4602}), Install: bench.Summarize([]float64{4, 5, 4.5})},
 		}}
 }
 

@@ -76,12 +76,14 @@ func TestExitCodes(t *testing.T) {
 		{"nonsense", exitUsage, `unknown command "nonsense"`},
 		{"engine extra", exitUsage, "unknown command"},
 		{"engine --nonsense", exitUsage, "unknown flag: --nonsense"},
-		{"engine --suite des", exitUsage, "des"},
-		{"engine --suite=", exitUsage, "name at least one suite"},
+		{"engine --suites des", exitUsage, "des"},
+		{"engine --suites=", exitUsage, "name at least one suite"},
 		{"engine --sizes 27", exitUsage, `size "27": write bytes of the inner packet from 28 to 1500, or imix`},
 		{"engine --sizes 1501", exitUsage, `size "1501"`},
 		{"engine --sizes big", exitUsage, `size "big"`},
 		{"engine --policies 0", exitUsage, "0 policies: write numbers from 1 to"},
+		{"engine --sas 0", exitUsage, "0 SA pairs: write numbers from 1 to"},
+		{"engine --sas 1000000", exitUsage, "1000000 SA pairs: write numbers from 1 to"},
 		{"engine --policies few", exitUsage, "invalid argument"},
 		{"engine --rounds 0", exitUsage, "--rounds 0: write a number from 1 to 1000"},
 		{"engine --seconds 0", exitUsage, "--seconds 0: write a number from 0.01 to 3600"},
@@ -144,13 +146,13 @@ func TestTunnelWithoutRootSaysWhatToDo(t *testing.T) {
 func TestEngineWritesWhatItMeasured(t *testing.T) {
 	dir := t.TempDir()
 	jsonFile, svgFile := filepath.Join(dir, "e.json"), filepath.Join(dir, "e.svg")
-	stdout, stderr, code := aditBench(t, "engine", "--sizes", "64,imix", "--policies", "1", "--rounds", "2", "--seconds", "0.01", "--json", jsonFile, "--svg", svgFile)
-	if code != exitDone || !strings.Contains(stdout, "aes128gcm16  imix") || !strings.Contains(stderr, "round 2/2  in aes128gcm16 size imix policies 1") {
+	stdout, stderr, code := aditBench(t, "engine", "--suites", "aes128gcm16", "--sizes", "64,imix", "--policies", "1", "--sas", "1,3", "--rounds", "2", "--seconds", "0.01", "--json", jsonFile, "--svg", svgFile)
+	if code != exitDone || !strings.Contains(stdout, "aes128gcm16  imix") || !strings.Contains(stderr, "round 2/2  4/18  in aes128gcm16 size imix:") {
 		t.Fatalf("exit code %d:\n%s%s", code, stdout, stderr)
 	}
 	var report bench.EngineReport
 	decode(t, jsonFile, &report)
-	if report.Kind != "engine" || len(report.Rows) != 4 || report.Machine.CPU == "" || report.Machine.Kernel == "" || report.Machine.Go == "" ||
+	if report.Kind != "engine" || len(report.Rows) != 14 || len(report.Lookups) != 2 || len(report.Memory) != 2 || report.Machine.CPU == "" || report.Machine.Kernel == "" || report.Machine.Go == "" ||
 		report.Machine.Cores < 1 || !strings.Contains(report.Version, "adit") || report.Settings.Rounds != 2 {
 		t.Errorf("report: %+v", report)
 	}

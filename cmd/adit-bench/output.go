@@ -107,10 +107,6 @@ func ratio(s bench.Summary) string {
 	return fmt.Sprintf("%.2f× (%.2f - %.2f)", s.Median, s.Min, s.Max)
 }
 
-func scaled(s bench.Summary, by float64) bench.Summary {
-	return bench.Summary{Min: s.Min * by, Median: s.Median * by, Max: s.Max * by}
-}
-
 func machineLines(b *strings.Builder, m bench.Machine) {
 	fmt.Fprintf(b, "machine   %s, %s (%s)\n", m.CPU, count(m.Cores, "core", "cores"), strings.Join(m.Features, " "))
 	fmt.Fprintf(b, "          %s, %s; load before the first round %s\n", m.Kernel, m.Go, m.Load)
