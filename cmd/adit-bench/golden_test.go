@@ -78,6 +78,26 @@ func fixedTunnel() *bench.TunnelReport {
 		}}
 }
 
+func fixedPlan() *bench.PlanReport {
+	one := func(v ...float64) bench.Summary { return bench.Summarize(v) }
+	delays := func(by float64) bench.PlanDelays {
+		return bench.PlanDelays{DelayMedian: one(10*by, 11*by), DelayP99: one(40*by, 50*by), JitterMedian: one(5*by, 6*by), JitterP99: one(20*by, 21*by)}
+	}
+	run := func(calls int, load, loss float64) bench.PlanRun {
+		n := float64(calls)
+		return bench.PlanRun{Calls: calls, Offered: one(100*n, 100*n), Delivered: one(100*n*(1-loss/100), 100*n*(1-loss/100)), Loss: one(loss, loss), PlanDelays: delays(3),
+			GatewayA: one(load, load+1), GatewayB: one(load, load+2), CPU: one(5, 6), PerCall: one(500, 600), Generator: one(30, 31), LateP99: one(90, 95), Duplicates: one(0, 0)}
+	}
+	clear := run(100, 0, 0)
+	clear.PlanDelays, clear.CPU, clear.PerCall = delays(1), one(0, 0), one(0, 0)
+	return &bench.PlanReport{Kind: "plan", Started: fixedTime, Machine: fixedMachine, Version: "adit v1", Notes: []string{"A note."},
+		Settings:  bench.PlanSettings{Suite: "aes128gcm16", Peers: 10, Calls: 100, Load: 70, Rounds: 2, Seconds: 10},
+		Bandwidth: bench.PlanBandwidth{InnerBytes: 200, OuterBytes: 264, InnerKbit: 80, OuterKbit: 105.6, InnerMbit: 8, OuterMbit: 10.56},
+		Clear:     clear, Tunnel: run(100, 5, 0), Added: delays(2),
+		Capacity: bench.PlanCapacity{Calls: 1400, MeasuredAt: 800, Carried: 800, Factor: 1.75,
+			Steps: []bench.PlanRun{run(800, 40, 0), run(1390, 68, 3.2)}}}
+}
+
 func TestGoldenReports(t *testing.T) {
 	engine, tunnel := fixedEngine(), fixedTunnel()
 	engineChart, tunnelChart := engineChart(engine), tunnelChart(tunnel)
@@ -87,7 +107,16 @@ func TestGoldenReports(t *testing.T) {
 	for i := range noCycles.Rows {
 		noCycles.Rows[i].Cycles = nil
 	}
+	plan, carried, lossy := fixedPlan(), fixedPlan(), fixedPlan()
+	planChart := planChart(plan)
+	carried.Settings.Calls, carried.Settings.Peers, carried.Capacity = 1, 1, bench.PlanCapacity{Calls: 90, MeasuredAt: 100, Carried: 100, Factor: 0.9}
+	lossy.Capacity = bench.PlanCapacity{Calls: 90, MeasuredAt: 100}
 	for name, text := range map[string]string{
+		"plan.txt":             planTable(plan),
+		"plan.svg":             planChart.svg(),
+		"plan.json":            jsonText(t, plan),
+		"plan-carried.txt":     planSummary(carried),
+		"plan-lossy.txt":       planSummary(lossy),
 		"engine.txt":           engineTable(engine),
 		"engine-no-cycles.txt": engineTable(noCycles),
 		"engine.svg":           engineChart.svg(),

@@ -1,5 +1,5 @@
-// Command adit-bench measures: the engine alone, and two gateways in network
-// namespaces beside a rival. What is measured, and what a figure means, is in
+// Command adit-bench measures: the engine alone, two gateways in network
+// namespaces beside a rival, and how many calls a gateway carries. What is measured, and what a figure means, is in
 // package bench; here are flags, tables and plots.
 //
 // Exit codes: 0 done, 1 it failed, 2 bad usage.
@@ -98,6 +98,7 @@ adit-bench measures adit on this machine.
   adit-bench engine                            the engine alone: no system calls, no privileges
   adit-bench tunnel                            two gateways in namespaces (root)
   adit-bench tunnel --against wireguard-go     the same by turns with a rival, and the ratios
+  adit-bench plan --peers 50 --calls 200       how many G.711 calls a gateway carries (root)
 
 Figures of one machine are proportions, not promises: compare figures of one
 run, on an idle machine. Progress goes to standard error.
@@ -108,13 +109,6 @@ Exit codes: 0 done, 1 it failed, 2 bad usage.`),
 		Args:          cobra.NoArgs,
 		RunE:          action(func(cmd *cobra.Command) error { return cmd.Help() }),
 	}
-	root.AddCommand(newEngineCommand(), newTunnelCommand(), &cobra.Command{
-		Use:                "plan",
-		Short:              "how many peers and calls a machine carries (not in this version)",
-		DisableFlagParsing: true,
-		RunE: action(func(*cobra.Command) error {
-			return errors.New("plan is not in this version; `adit-bench engine` and `adit-bench tunnel` are")
-		}),
-	})
+	root.AddCommand(newEngineCommand(), newTunnelCommand(), newPlanCommand())
 	return root
 }

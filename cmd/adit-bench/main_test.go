@@ -70,8 +70,7 @@ func TestExitCodes(t *testing.T) {
 		{"engine --help", exitDone, ""},
 		{"tunnel --help", exitDone, ""},
 
-		{"plan", exitFailed, "plan is not in this version"},
-		{"plan --peers 10", exitFailed, "plan is not in this version"},
+		{"plan --help", exitDone, ""},
 
 		{"nonsense", exitUsage, `unknown command "nonsense"`},
 		{"engine extra", exitUsage, "unknown command"},
@@ -91,6 +90,19 @@ func TestExitCodes(t *testing.T) {
 		{"engine --json no/such/folder.json", exitUsage, "--json no/such/folder.json: there is no folder no/such: make it first"},
 		{"engine --svg .", exitUsage, "--svg . is a folder: name a file"},
 		{"engine --svg a --json a", exitUsage, "name the same file"},
+
+		{"plan 7", exitUsage, "unknown command"},
+		{"plan --peers 0", exitUsage, "0 peers: write a number from 1 to 2000"},
+		{"plan --peers 100000", exitUsage, "100000 peers: write a number from 1 to 2000"},
+		{"plan --calls -3", exitUsage, "-3 calls: write a number from 1 to 20000"},
+		{"plan --calls many", exitUsage, "invalid argument"},
+		{"plan --load 0", exitUsage, "a load of 0 percent: write a number from 1 to 100"},
+		{"plan --rounds 0", exitUsage, "--rounds 0: write a number from 1 to 1000"},
+		{"plan --seconds 0.5", exitUsage, "--seconds 0.5: write a number from 1 to 600"},
+		{"plan --seconds NaN", exitUsage, "--seconds NaN"},
+		{"plan --calls 20000 --seconds 600", exitUsage, "fewer calls, or fewer seconds"},
+		{"plan --suite 3des", exitUsage, "3des"},
+		{"plan --json no/such/folder.json", exitUsage, "there is no folder no/such"},
 
 		{"tunnel --against strongswan", exitUsage, "strongswan is not in this version: write wireguard-go"},
 		{"tunnel --against wireguard-go,strongswan", exitUsage, "strongswan is not in this version"},
@@ -115,9 +127,15 @@ func TestExitCodes(t *testing.T) {
 	}
 }
 
-// TestTunnelWithoutRootSaysWhatToDo runs the program as nobody.
-func TestTunnelWithoutRootSaysWhatToDo(t *testing.T) {
-	cmd := program(t, "tunnel")
+// TestWithoutRootSaysWhatToDo runs the program as nobody.
+func TestWithoutRootSaysWhatToDo(t *testing.T) {
+	for _, command := range []string{"tunnel", "plan"} {
+		t.Run(command, func(t *testing.T) { runAsNobody(t, program(t, command)) })
+	}
+}
+
+func runAsNobody(t *testing.T, cmd *exec.Cmd) {
+	t.Helper()
 	if os.Geteuid() == 0 {
 		// nobody cannot enter the folders of go test: the program is
 		// started from a copy that it can read.

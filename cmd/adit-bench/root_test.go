@@ -42,13 +42,20 @@ func leftovers(t *testing.T, dir string) []string {
 	return names
 }
 
-// tunnelRun runs `tunnel` in a temporary folder of its own, and returns its
-// report. Nothing may be left.
+// tunnelRun runs `tunnel` and returns its report.
 func tunnelRun(t *testing.T, args ...string) (r bench.TunnelReport, stdout string) {
+	t.Helper()
+	stdout = rootRun(t, &r, append([]string{"tunnel", "--rounds", "1", "--seconds", "0.3"}, args...)...)
+	return r, stdout
+}
+
+// rootRun runs the program in a temporary folder of its own, reads its report
+// and returns its table. Nothing may be left.
+func rootRun(t *testing.T, report any, args ...string) (stdout string) {
 	t.Helper()
 	dir, temp := t.TempDir(), t.TempDir()
 	jsonFile, svgFile := filepath.Join(dir, "t.json"), filepath.Join(dir, "t.svg")
-	cmd := program(t, append([]string{"tunnel", "--rounds", "1", "--seconds", "0.3", "--json", jsonFile, "--svg", svgFile}, args...)...)
+	cmd := program(t, append(args, "--json", jsonFile, "--svg", svgFile)...)
 	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
 	var out, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &stderr
@@ -61,9 +68,9 @@ func tunnelRun(t *testing.T, args ...string) (r bench.TunnelReport, stdout strin
 	if !strings.Contains(stderr.String(), "round 1/1") {
 		t.Errorf("no progress on standard error: %s", stderr.String())
 	}
-	decode(t, jsonFile, &r)
+	decode(t, jsonFile, report)
 	wellFormed(t, svgFile)
-	return r, out.String()
+	return out.String()
 }
 
 // holds checks that every test has figures of every system, and ratios where
@@ -124,6 +131,45 @@ func TestRootTunnelAgainstWireGuard(t *testing.T) {
 func TestRootInterruptTakesEverythingDown(t *testing.T) {
 	temp := t.TempDir()
 	cmd := program(t, "tunnel", "--adit", builtAdit(t), "--tests", "tcp1", "--seconds", "3600")
+	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
+	interruptedRun(t, cmd, "measuring")
+	if left := leftovers(t, temp); len(left) > 0 {
+		t.Errorf("it left %v", left)
+	}
+}
+
+// TestRootPlanMeasuresCalls: a short plan loses nothing, and has a figure for
+// everything.
+func TestRootPlanMeasuresCalls(t *testing.T) {
+	var r bench.PlanReport
+	stdout := rootRun(t, &r, "plan", "--adit", builtAdit(t), "--peers", "3", "--calls", "20", "--rounds", "1", "--seconds", "1")
+	for _, p := range []bench.PlanRun{r.Clear, r.Tunnel} {
+		if p.Calls != 20 || p.Loss.Max != 0 || p.Offered.Median < 100 || p.Duplicates.Max != 0 || p.DelayMedian.Median <= 0 ||
+			p.DelayP99.Median < p.DelayMedian.Median || p.JitterMedian.Median <= 0 || p.JitterP99.Median < p.JitterMedian.Median || p.Generator.Median <= 0 {
+			t.Errorf("%+v", p)
+		}
+	}
+	if c := r.Clear; c.GatewayA.Max != 0 || c.GatewayB.Max != 0 {
+		t.Errorf("gateways in clear: %+v", c)
+	}
+	if p := r.Tunnel; p.GatewayA.Median <= 0 || p.GatewayB.Median <= 0 || p.CPU.Median <= 0 || p.PerCall.Median < p.CPU.Median {
+		t.Errorf("no processor time: %+v", p)
+	}
+	if d := r.Tunnel.DelayMedian.Median - r.Clear.DelayMedian.Median; r.Added.DelayMedian.Median != d {
+		t.Errorf("added %v, want %v", r.Added.DelayMedian.Median, d)
+	}
+	if c := r.Capacity; c.Calls < 1 || c.Carried < 20 || c.MeasuredAt < 1 || c.Factor <= 0 {
+		t.Errorf("capacity %+v", c)
+	}
+	if r.Kind != "plan" || r.Settings.Peers != 3 || r.Bandwidth.OuterBytes != 264 || !strings.Contains(stdout, "One core carries about") {
+		t.Errorf("%+v:\n%s", r, stdout)
+	}
+}
+
+// TestRootInterruptedPlanTakesEverythingDown: SIGINT in the middle of calls.
+func TestRootInterruptedPlanTakesEverythingDown(t *testing.T) {
+	temp := t.TempDir()
+	cmd := program(t, "plan", "--adit", builtAdit(t), "--calls", "10", "--seconds", "600")
 	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
 	interruptedRun(t, cmd, "measuring")
 	if left := leftovers(t, temp); len(left) > 0 {
