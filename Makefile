@@ -9,9 +9,12 @@ BENCH    ?= .
 # Two rounds show the ladder in four minutes; take COUNT=6 to compare versions.
 COUNT    ?= 2
 BENCHTIME ?= 0.3s
+# What make record measures against, and which gateway it plans.
+RIVALS    ?= wireguard-go,strongswan
+PLAN      ?= --peers 50 --calls 200
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fuzz bench clean
+.PHONY: help build demo test check fuzz bench record figures clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,6 +39,18 @@ bench: ## the ladder, COUNT (2) times, BENCH selects; printed as a table by benc
 	@mkdir -p build/bench
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -timeout 30m ./bench | tee build/bench/new.txt
 	@build/tools/bin/benchstat build/bench/new.txt
+
+record: build ## reference run into bench/results/ and README.md: root, an idle machine, about half an hour
+	@test "$$(id -u)" = 0 || { echo "make record raises network namespaces: run it as root"; exit 1; }
+	@mkdir -p build/record bench/results
+	bin/adit-bench engine --json build/record/engine.json --svg build/record/engine.svg
+	bin/adit-bench tunnel --against $(RIVALS) --json build/record/tunnel.json --svg build/record/tunnel.svg
+	bin/adit-bench plan $(PLAN) --json build/record/plan.json --svg build/record/plan.svg
+	mv build/record/*.json build/record/*.svg bench/results/
+	@$(MAKE) --no-print-directory figures
+
+figures: ## README.md's figures out of bench/results/
+	go run ./bench/figures
 
 clean: ## remove what was built
 	rm -rf bin build

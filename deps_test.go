@@ -45,7 +45,7 @@ sad, spd, natt, internal/tun, internal/rawip, internal/guard < dataplane;
 controller < controller/agent, controller/server, controller/store;
 internal/ctl/controlv1 < internal/ctl;
 everything < bench, fuzz, test/*;
-bench < cmd/*;
+bench < cmd/*, bench/figures;
 tests of internal/crypt also import internal/packet;
 
 # the core has no sockets, no files, no log and no clock of its own
