@@ -6,8 +6,8 @@ import (
 )
 
 // Kernel is one implementation of this package's functions. Only those that
-// Kernels lists may be called; the others end the program by an instruction
-// that the processor does not know.
+// Kernels or, for AES-GCM, GCMKernels lists may be called; the others end the
+// program by an instruction that the processor does not know.
 type Kernel uint8
 
 // The kernels. Plain is there on every machine.
@@ -15,6 +15,7 @@ const (
 	Plain Kernel = iota
 	AVX2
 	AVX512
+	VAES // AES-GCM alone, with VAES and VPCLMULQDQ on AVX-512's registers
 )
 
 // chosen is set once, before main, and never again.
@@ -35,6 +36,8 @@ func (k Kernel) String() string {
 		return "avx2"
 	case AVX512:
 		return "avx512"
+	case VAES:
+		return "vaes"
 	}
 	return "unknown"
 }

@@ -1,11 +1,13 @@
-// Package crypt owns the kernels that are worth assembler: today the internet
-// checksum, alone and together with a copy. Each has a twin in plain Go, which
-// is always built, on every machine, and which the tests and the fuzzing hold
-// equal to every kernel that the machine can run.
+// Package crypt owns the kernels that are worth assembler: the internet
+// checksum, alone and together with a copy, and AES-GCM. Each has a twin in
+// plain Go, which is always built, on every machine, and which the tests and
+// the fuzzing hold equal to every kernel that the machine can run; AES-GCM's
+// twin is crypto/cipher.
 //
 // The kernel is chosen once, when the program starts, by what the processor
 // has and the operating system saves (golang.org/x/sys/cpu asks both). To compare,
-// GODEBUG=cpu.avx512bw=off leaves out the widest, GODEBUG=cpu.avx2=off all.
+// GODEBUG=cpu.avx512bw=off leaves out the widest, AES-GCM's among them, and
+// GODEBUG=cpu.avx2=off the others.
 //
 // It does not own packets. Headers, pseudo headers and the meaning of a sum
 // are internal/packet's and its callers'.

@@ -1,6 +1,7 @@
 package crypt
 
 import (
+	"bytes"
 	"fmt"
 	"os"
 	"runtime/debug"
@@ -75,6 +76,40 @@ func TestNothingOutsideIsTouched(t *testing.T) {
 				if err := fault(func() { copied = k.Copy(d, s, 1) }); err != nil || copied != want {
 					t.Fatalf("%v: Copy of %d bytes %s: %#x, %v; want %#x and no fault", k, n, name, copied, err, want)
 				}
+			}
+		}
+	}
+}
+
+// TestGCMTouchesNothingOutside seals and opens texts, with nonces and data,
+// that end with a page or begin with it.
+func TestGCMTouchesNothingOutside(t *testing.T) {
+	const longest = 1100
+	from, to := guarded(t, longest+16), guarded(t, longest+16)
+	nonces, datas := guarded(t, gcmNonceLen), guarded(t, 300)
+	copy(from, random(1, len(from)))
+	copy(datas, random(2, len(datas)))
+	key := random(3, 16)
+	aead, reference := gcm(t, GCMKernel(), key, 16), referenceGCM(t, key, 16)
+	for n := range longest + 1 {
+		for name, cut := range map[string]func(b []byte, n int) []byte{
+			"at the page's end":   func(b []byte, n int) []byte { return b[len(b)-n:] },
+			"at the page's start": func(b []byte, n int) []byte { return b[:n:n] },
+		} {
+			nonce, data, text := cut(nonces, gcmNonceLen), cut(datas, n*7%300), cut(from, n)
+			copy(text, random(4, n))
+			want := reference.Seal(nil, nonce, text, data)
+			var sealed, opened []byte
+			var refused error
+			if err := fault(func() { sealed = aead.Seal(cut(to, n+16)[:0], nonce, text, data) }); err != nil || !bytes.Equal(sealed, want) {
+				t.Fatalf("seal %d bytes %s: %v, equal %t; want no fault", n, name, err, bytes.Equal(sealed, want))
+			}
+			text = bytes.Clone(text)
+			if err := fault(func() { opened, refused = aead.Open(cut(from, n)[:0], nonce, sealed, data) }); err != nil || refused != nil || !bytes.Equal(opened, text) {
+				t.Fatalf("open %d bytes %s: %v, %v; want no fault and no error", n, name, err, refused)
+			}
+			if err := fault(func() { opened, refused = aead.Open(sealed[:0], nonce, sealed, data) }); err != nil || refused != nil || !bytes.Equal(opened, text) {
+				t.Fatalf("open %d bytes %s in place: %v, %v; want no fault and no error", n, name, err, refused)
 			}
 		}
 	}
