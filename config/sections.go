@@ -180,12 +180,8 @@ func (d *decoder) readTUN(root *object) {
 // readQueues reads tun.queues where it is no word.
 func (d *decoder) readQueues(v value) {
 	n, ok := v.integer(1, MaxQueues, fmt.Sprintf("write auto, or the number of queues, 1 to %d", MaxQueues))
-	if !ok {
-		return
-	}
-	d.TUN.Queues = int(n)
-	if n > 1 { // until the dataplane has several workers
-		v.notHere("more than one TUN queue", "write `queues: auto`, which is one queue")
+	if ok {
+		d.TUN.Queues = int(n)
 	}
 }
 

@@ -48,17 +48,32 @@ type Offloads = mmsg.Offloads
 // switches off segmentation offload here and the receiver's GRO. It is safe by
 // the sentence's second half, and both kinds are received.
 type Conn struct {
+	cfg    Config
 	socket *mmsg.Socket
 }
 
 // Listen opens the socket. A port below 1024 and a Mark need privileges.
-func Listen(cfg Config) (*Conn, error) {
+func Listen(cfg Config) (*Conn, error) { return open(cfg, false) }
+
+func open(cfg Config, share bool) (*Conn, error) {
 	s, err := mmsg.ListenUDP(mmsg.Config{Address: cfg.Address, Port: cfg.Port, Mark: cfg.Mark,
-		ReceiveBuffer: cfg.ReceiveBuffer, SendBuffer: cfg.SendBuffer, Offload: cfg.Offload})
+		ReceiveBuffer: cfg.ReceiveBuffer, SendBuffer: cfg.SendBuffer, Offload: cfg.Offload, Share: share})
 	if err != nil {
 		return nil, fmt.Errorf("UDP socket for ESP and IKE: %w", err)
 	}
-	return &Conn{socket: s}, nil
+	return &Conn{cfg, s}, nil
+}
+
+// Sibling opens one more socket with c's address and port, for one more worker.
+// The kernel spreads peers over the siblings by address and port (SO_REUSEPORT):
+// one peer's datagrams all come to one of them, in order.
+func (c *Conn) Sibling() (*Conn, error) {
+	if err := c.socket.Share(); err != nil {
+		return nil, fmt.Errorf("share the UDP port: %w", err)
+	}
+	cfg := c.cfg
+	cfg.Port = c.LocalPort()
+	return open(cfg, true)
 }
 
 // ReadBatch blocks until at least one datagram is there, fills Off, Len, Addr,

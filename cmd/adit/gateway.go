@@ -152,17 +152,19 @@ func (g *gateway) openEngine() (err error) {
 		}
 	}()
 	engine := dataplane.Config{NoOffload: !g.cfg.TUN.Offload}
-	udp, err := natt.Listen(natt.Config{
-		Address: g.cfg.Listen.Address, Port: g.cfg.Listen.NATTPort, Mark: ownMark, Offload: udpOffload(g.cfg.TUN.Offload),
-	})
-	switch {
-	case err == nil:
-		wires, engine.Wire = append(wires, udp), udp
-		g.listens = append(g.listens, fmt.Sprintf("UDP %d on %s", udp.LocalPort(), listenAddress(g.cfg.Listen.Address)))
-	case g.cfg.Listen.Raw && !g.needs(sad.EncapUDP, 0):
-		g.log.Warn("no UDP socket; no peer needs it", "error", err)
-	default:
+	udp, err := g.openUDP()
+	for _, conn := range udp {
+		wires = append(wires, conn)
+	}
+	if err != nil {
 		return err
+	}
+	for i, conn := range udp {
+		if i == 0 {
+			engine.Wire = conn
+		} else {
+			engine.Siblings = append(engine.Siblings, conn)
+		}
 	}
 	for _, family := range []int{4, 6} {
 		raw, err := g.openRaw(family)
@@ -190,7 +192,7 @@ func (g *gateway) openEngine() (err error) {
 	g.mu.Lock()
 	g.mtu = mtu
 	g.mu.Unlock()
-	device, err := tun.Create(g.cfg.TUN.Name, mtu)
+	device, err := tun.CreateQueues(g.cfg.TUN.Name, mtu, queues(g.cfg))
 	if err != nil {
 		return err
 	}
@@ -201,6 +203,34 @@ func (g *gateway) openEngine() (err error) {
 	g.defers(g.engine.Close)
 	g.logOffloads()
 	return nil
+}
+
+// queues is how many TUN queues there are, and UDP sockets: docs/adr/0003.
+func queues(cfg *config.Config) int { return max(cfg.TUN.Queues, 1) }
+
+// openUDP opens the UDP sockets, as many as there are queues: none where that
+// fails and no peer needs one. What it returns is to be closed, also after an
+// error.
+func (g *gateway) openUDP() (list []*natt.Conn, err error) {
+	udp, err := natt.Listen(natt.Config{
+		Address: g.cfg.Listen.Address, Port: g.cfg.Listen.NATTPort, Mark: ownMark, Offload: udpOffload(g.cfg.TUN.Offload),
+	})
+	if err != nil {
+		if g.cfg.Listen.Raw && !g.needs(sad.EncapUDP, 0) {
+			g.log.Warn("no UDP socket; no peer needs it", "error", err)
+			return nil, nil
+		}
+		return nil, err
+	}
+	g.listens = append(g.listens, fmt.Sprintf("UDP %d on %s", udp.LocalPort(), listenAddress(g.cfg.Listen.Address)))
+	for list = append(list, udp); len(list) < queues(g.cfg); {
+		sibling, err := udp.Sibling()
+		if err != nil {
+			return list, err
+		}
+		list = append(list, sibling)
+	}
+	return list, nil
 }
 
 // openRaw opens a protocol 50 socket where the configuration asks for one: nil

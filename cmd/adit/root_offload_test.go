@@ -66,6 +66,28 @@ func (s *sites) mustTransfer(t *testing.T, from, to *netlab.Node, address netip.
 	}
 }
 
+// TestRootSeveralQueues: with four queues TCP passes both ways over flows that
+// the kernel spreads, nothing is dropped as a replay, and the sockets are shared.
+func TestRootSeveralQueues(t *testing.T) {
+	s := newSitesOn(t, netlab.Options{Offloads: true}, "aes128gcm16", "udp")
+	for _, site := range []*demoSite{&s.a, &s.b} {
+		rewrite(t, site.File, "name: adit0", "name: adit0\n  queues: 4")
+	}
+	a, b := s.start(t, s.A.Gateway, &s.a), s.start(t, s.B.Gateway, &s.b)
+	s.mustPing(t, "four queues", a, b)
+	for range 4 { // each has another port, and so another hash
+		s.mustTransfer(t, s.A.Host, s.B.Host, s.B.Host4)
+		s.mustTransfer(t, s.B.Host, s.A.Host, s.A.Host6)
+	}
+	for _, site := range []*demoSite{&s.a, &s.b} {
+		for _, drop := range statusOf(t, site).Drops {
+			if drop.Value != "0" && drop.Name != "OutDiscard" { // the host's own multicast
+				t.Errorf("%s: %s is %s, want 0", site.File, drop.Name, drop.Value)
+			}
+		}
+	}
+}
+
 // TestRootRefusedSuperpacketsAreCounted: the link becomes too small for what the
 // gateway sends. The kernel refuses superpackets then, their packets pass one by
 // one, in fragments, and status and counters say so.
@@ -98,6 +120,10 @@ type offloadStatus struct {
 		Active    bool
 		Why       string
 		Fallbacks *uint64
+	}
+	Drops []struct {
+		Name  string
+		Value json.Number
 	}
 }
 

@@ -31,6 +31,10 @@ type Config struct {
 	ReceiveBuffer, SendBuffer int
 
 	Offload Offload // UDP only
+
+	// Share opens one more socket of a port that Socket.Share has opened for
+	// others (UDP only).
+	Share bool
 }
 
 // kind is what a socket's datagrams are.
@@ -210,10 +214,30 @@ func (s *Socket) setOptions(fd int, cfg Config) error {
 		}
 		errs = append(errs, set("IP_RECVTOS", unix.SOL_IP, unix.IP_RECVTOS, 1))
 	}
+	if cfg.Share {
+		errs = append(errs, set("SO_REUSEPORT", unix.SOL_SOCKET, unix.SO_REUSEPORT, 1))
+	}
 	s.startOffloads(fd, cfg.Offload)
 	setBuffer(fd, unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.ReceiveBuffer)
 	setBuffer(fd, unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.SendBuffer)
 	return errors.Join(errs...)
+}
+
+// Share lets more sockets of this user have the port; the kernel spreads the
+// peers over them. It comes after the bind, so that the first socket's bind has
+// told whether another program has the port.
+func (s *Socket) Share() error {
+	var refused error
+	err := s.conn.Control(func(fd uintptr) {
+		refused = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEPORT, 1)
+	})
+	if err != nil {
+		return s.pollError(err)
+	}
+	if refused != nil {
+		return explain("set SO_REUSEPORT", refused)
+	}
+	return nil
 }
 
 // setBuffer asks for a buffer of size bytes, past the system's limit where the
