@@ -22,22 +22,48 @@ type Offload struct {
 const (
 	whyUnknown = "switched off, or this kernel does not know it"
 	whyRefused = "the kernel refused a superpacket"
+	whyNoUDP   = "there is no UDP socket"
 	whyForeign = "the device or the wire is not the kernel's"
 )
 
 // offloads lists, for the TUN: tun-read-tcp and tun-read-udp (many packets of a
 // flow in one read), tun-write-tcp and tun-write-udp (in one write); for UDP:
 // udp-send (GSO) and udp-receive (GRO).
+//
+// Where there are several queues or sockets, an offload is active if it is on
+// all of them.
 func (g *Gateway) offloads() []Offload {
-	list := g.tunOffloads()
-	if w, ok := g.udp.(interface{ Offloads() natt.Offloads }); ok {
-		return append(list, udpOffloads(w.Offloads())...)
+	var ofTUN, ofUDP []Offload
+	for _, q := range g.queues {
+		ofTUN = merge(ofTUN, g.queueOffloads(q))
 	}
-	return append(list, inactive(whyForeign, "udp-send", "udp-receive")...)
+	for _, w := range g.in {
+		if w.udp {
+			ofUDP = merge(ofUDP, wireOffloads(w.wire))
+		}
+	}
+	if ofUDP == nil {
+		ofUDP = inactive(whyNoUDP, "udp-send", "udp-receive")
+	}
+	return append(ofTUN, ofUDP...)
 }
 
-func (g *Gateway) tunOffloads() []Offload {
-	q, ok := g.queues[0].(*tun.Vnet)
+// merge adds b to a, the same offloads of another queue or socket.
+func merge(a, b []Offload) []Offload {
+	if a == nil {
+		return b
+	}
+	for i := range a {
+		a[i].Fallbacks += b[i].Fallbacks
+		if !b[i].Active {
+			a[i].Active, a[i].Why = false, b[i].Why
+		}
+	}
+	return a
+}
+
+func (g *Gateway) queueOffloads(queue tun.Queue) []Offload {
+	q, ok := queue.(*tun.Vnet)
 	if !ok {
 		why := whyForeign
 		if g.noOffload != nil {
@@ -69,7 +95,12 @@ func refusable(name string, is bool, why string) Offload {
 	return o
 }
 
-func udpOffloads(is natt.Offloads) []Offload {
+func wireOffloads(wire Wire) []Offload {
+	w, ok := wire.(interface{ Offloads() natt.Offloads })
+	if !ok {
+		return inactive(whyForeign, "udp-send", "udp-receive")
+	}
+	is := w.Offloads()
 	why := whyUnknown
 	if is.FallbackEIO > 0 {
 		why = whyRefused

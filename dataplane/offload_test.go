@@ -37,13 +37,31 @@ func TestOffloadsSayWhatIsInUseAndWhyNot(t *testing.T) {
 		{natt.Offloads{FallbackEIO: 1}, Offload{"udp-send", false, whyRefused, 1}, Offload{"udp-receive", false, whyUnknown, 0}},
 		{natt.Offloads{}, Offload{"udp-send", false, whyUnknown, 0}, Offload{"udp-receive", false, whyUnknown, 0}},
 	} {
-		r.gw.udp = &knownWire{is: c.is}
+		r.in[wireUDP].wire = &knownWire{is: c.is}
 		stats := r.gw.Stats()
 		if got := stats.Offloads[4:]; !reflect.DeepEqual(got, []Offload{c.send, c.receive}) {
 			t.Errorf("%+v: expected %+v and %+v, saw %+v", c.is, c.send, c.receive, got)
 		}
 		if n := stats.Counter("OffloadFallbacks"); n != c.send.Fallbacks {
 			t.Errorf("%+v: OffloadFallbacks: expected %d, saw %d", c.is, c.send.Fallbacks, n)
+		}
+	}
+}
+
+// With several sockets an offload is active if it is on all, and the refusals of
+// all are counted.
+func TestOffloadsOfSiblingsAreOne(t *testing.T) {
+	r := newRig(t, options{})
+	r.in[wireUDP].wire = &knownWire{is: natt.Offloads{GSO: true, GRO: true, FallbackEMSGSIZE: 2}}
+	r.gw.in = append(r.gw.in, newInboundWorker(r.gw, &knownWire{is: natt.Offloads{GRO: true, FallbackEIO: 1}}, r.tun, true))
+	want := []Offload{{"udp-send", false, whyRefused, 3}, {"udp-receive", true, "", 0}}
+	if got := r.gw.Stats().Offloads[4:]; !reflect.DeepEqual(got, want) {
+		t.Errorf("expected %+v, saw %+v", want, got)
+	}
+	r.gw.in = nil
+	for _, o := range r.gw.Stats().Offloads[4:] {
+		if o.Active || o.Why != whyNoUDP {
+			t.Errorf("without a UDP socket: saw %+v", o)
 		}
 	}
 }
