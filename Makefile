@@ -12,9 +12,13 @@ BENCHTIME ?= 0.3s
 # What make record measures against, and which gateway it plans.
 RIVALS    ?= wireguard-go,strongswan
 PLAN      ?= --peers 50 --calls 200
+# What make soak moves, and in which cells: CELLS=faulty, CELLS='offload off'.
+BYTES    ?= 20G
+CELLS    ?=
+JSON     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fuzz bench record figures clean
+.PHONY: help build demo test check fuzz soak bench record figures clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +37,13 @@ check: ## fast, before a commit: build, vet, lint, unit tests
 
 fuzz: ## every fuzz target for FUZZTIME (10m)
 	@scripts/test.sh -tiers build,fuzz-short -fuzztime $(FUZZTIME)
+
+soak: ## BYTES (20G) of TCP through two gateways, every byte compared; JSON=1 prints JSON
+	@mkdir -p build/soak
+	@rm -f build/soak/report.json
+	@go test -c -o build/soak/integrity.test ./test/integrity
+	@build/soak/integrity.test -test.timeout 0 -full -bytes '$(BYTES)' -cells '$(CELLS)' -progress 10s \
+		-report build/soak/report.json $(if $(JSON),>&2; status=$$?; cat build/soak/report.json; exit $$status)
 
 bench: ## the ladder, COUNT (2) times, BENCH selects; printed as a table by benchstat
 	@scripts/install-tools.sh --bench
