@@ -44,7 +44,7 @@ var dropCounters = []explanation{
 	{"InNoSA", "unknown SPI (RFC 4303 3.4.2, audit)", "the two ends disagree: `adit check FILE --peer OTHER`; after a change of keys a few are normal"},
 	{"InEndpoint", "the SPI is right, and the outer addresses are not the SA's", "sent to another of this host's addresses: see `listen.address`; or protocol 50 that does not come from the peer's `address`"},
 	{"InReplay", "the sequence number was seen before, or is older than the window (RFC 4303 3.4.3, audit)", "few: reordering; raise `replay_window`. All of them: the peer started its numbers again without its `state_dir`; restart this end, or change the keys. Else somebody replays"},
-	{"InAuth", "the ICV is wrong (RFC 4303 3.4.4, audit)", "keys, suite or `esn` differ between the ends (`adit check FILE --peer OTHER`), or somebody forges packets"},
+	{"InAuth", "the ICV is wrong (RFC 4303 3.4.4, audit)", "keys, suite or `esn` differ between the ends (`adit check FILE --peer OTHER`), or somebody forges packets. With `esn`, a packet older than the replay window counts here and not as InReplay: its number is taken for one of the next 2^32 (RFC 4303 appendix A2.2); if the path delays packets that long, raise `replay_window`"},
 	{"InPadding", "authentic, and the padding is not 1, 2, 3 …", "the peer pads in its own way: a fault of the peer"},
 	{"InDummy", "a dummy packet (next header 59, RFC 4303 2.6)", "nothing: it is meant to be dropped"},
 	{"InNextHeader", "authentic, and no IP packet inside", "the peer uses transport mode on this SA: set it to tunnel mode"},
