@@ -369,6 +369,19 @@ func TestGCMAllocatesNothing(t *testing.T) {
 	})
 }
 
+// TestNewGCMTakesTheChosenKernel: the test may change what nothing else does.
+func TestNewGCMTakesTheChosenKernel(t *testing.T) {
+	defer func(k Kernel) { chosenGCM = k }(chosenGCM)
+	for _, k := range GCMKernels() {
+		chosenGCM = k
+		got, err := NewGCM(make([]byte, 16), 16)
+		want := gcm(t, k, make([]byte, 16), 16)
+		if err != nil || reflect.TypeOf(got) != reflect.TypeOf(want) {
+			t.Errorf("%v: NewGCM returned %T, %v; want %T", k, got, err, want)
+		}
+	}
+}
+
 func TestGCMKernelsBeginWithPlainAndEndWithTheChosen(t *testing.T) {
 	list := GCMKernels()
 	if list[0] != Plain || chosenGCM != list[len(list)-1] || GCMKernel() != chosenGCM {
