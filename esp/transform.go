@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/crypto/chacha20poly1305"
+
+	"github.com/adit-ipsec/adit/internal/crypt"
 )
 
 // Transform protects the packets of one security association in one direction.
@@ -83,9 +85,19 @@ func (d *description) keyParts() string {
 // newCodec builds the codec of a row; the key lengths are validated.
 func newCodec(d *description, encryptionKey, integrityKey []byte, esn bool) (codec, error) {
 	key, salt := encryptionKey[:d.keyLen], encryptionKey[d.keyLen:]
-	if d.mode == modeChaCha20 {
+	switch d.mode {
+	case modeChaCha20:
 		aead, err := chacha20poly1305.New(key)
 		return newAEADCodec(aead, salt, esn), err
+	case modeGCM:
+		aead, err := crypt.NewGCM(key, d.icvLen)
+		return newAEADCodec(aead, salt, esn), err
+	case modeGCM8:
+		aead, err := crypt.NewGCM(key, aes.BlockSize)
+		return newGCM8Codec(aead, salt, esn), err
+	case modeGMAC:
+		aead, err := crypt.NewGCM(key, d.icvLen)
+		return newGMACCodec(aead, salt, esn), err
 	}
 	var block cipher.Block
 	var err error
@@ -94,17 +106,7 @@ func newCodec(d *description, encryptionKey, integrityKey []byte, esn bool) (cod
 			return nil, err
 		}
 	}
-	switch d.mode {
-	case modeGCM:
-		aead, err := cipher.NewGCMWithTagSize(block, d.icvLen)
-		return newAEADCodec(aead, salt, esn), err
-	case modeGCM8:
-		aead, err := cipher.NewGCM(block)
-		return newGCM8Codec(aead, salt, esn), err
-	case modeGMAC:
-		aead, err := cipher.NewGCM(block)
-		return newGMACCodec(aead, salt, esn), err
-	case modeCCM:
+	if d.mode == modeCCM {
 		return newCCMCodec(block, salt, d.icvLen, esn)
 	}
 	return newHMACCodec(d, block, salt, integrityKey, esn)
