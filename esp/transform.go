@@ -47,6 +47,16 @@ type job struct {
 	ok     bool
 }
 
+// begin sets a job's fields one by one: a struct literal would be made on the
+// stack first, and copied from there while its words are still being written.
+func (j *job) begin(p *Packet, text []byte) {
+	j.packet = p
+	j.seq = p.Seq
+	j.wire = p.Wire
+	j.text = text
+	j.ok = false
+}
+
 // New returns the transform of a suite with its keys. Their lengths must be
 // exactly those of Suite.KeyLen; a suite without an integrity key takes an
 // empty one. The keys are copied or turned into schedules: the caller may wipe
@@ -142,7 +152,8 @@ func (t *Transform) Seal(sc *Scratch, spi uint32, batch []Packet) {
 				p.Wire = p.Wire[:0]
 				continue
 			}
-			run = append(run, job{packet: p, seq: p.Seq, wire: p.Wire, text: text})
+			run = run[:len(run)+1]
+			run[len(run)-1].begin(p, text)
 		}
 		t.codec.seal(sc, run)
 		batch = batch[n:]
@@ -201,7 +212,8 @@ func (t *Transform) Open(sc *Scratch, batch []Packet) {
 				p.Err = err
 				continue
 			}
-			run = append(run, job{packet: p, seq: p.Seq, wire: p.Wire, text: text})
+			run = run[:len(run)+1]
+			run[len(run)-1].begin(p, text)
 		}
 		t.codec.open(sc, run)
 		for i := range run {
