@@ -41,7 +41,7 @@ func FuzzGCM(f *testing.F) {
 			if got, err := aead.Open(bad[:0], nonce, bad, data); err == nil {
 				t.Fatalf("%v: bit %d flipped: opened %x", k, flip, got)
 			}
-			if n := len(text); n >= 8 && bytes.Contains(bad[:n], text) {
+			if n := len(text); n >= 8 && bytes.Equal(bad[:n], text) && !bytes.Equal(text, make([]byte, n)) {
 				t.Fatalf("%v: bit %d flipped: %x is left", k, flip, bad)
 			}
 		}
