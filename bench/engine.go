@@ -171,15 +171,14 @@ type source struct {
 
 func (e Engine) source(suite esp.Suite) (*source, error) {
 	s := &source{e: e, inners: make([][]byte, e.period())}
-	type kind struct{ sa, flow, size int }
-	made := make(map[kind][]byte)
+	made := make([][]byte, e.SAs*e.Flows*len(e.Mix))
 	for k := range s.inners {
-		of := kind{}
-		of.sa, of.flow, of.size = e.at(k)
-		if made[of] == nil {
-			made[of] = e.inner(of.sa, of.flow, of.size)
+		sa, flow, size := e.at(k)
+		of := &made[(sa*e.Flows+flow)*len(e.Mix)+k%len(e.Mix)]
+		if *of == nil {
+			*of = e.inner(sa, flow, size)
 		}
-		s.inners[k] = made[of]
+		s.inners[k] = *of
 	}
 	if e.Direction == packet.Outbound {
 		return s, nil

@@ -118,7 +118,7 @@ func TestEngineSaysWhatWasDropped(t *testing.T) {
 func TestRunEngineReportsEveryRow(t *testing.T) {
 	lines := 0
 	o := EngineOptions{Suites: []string{"aes128gcm16", "aes128-sha256"}, Sizes: []string{"64", "imix"}, Policies: []int{1, 3}, SAs: []int{1, 7},
-		Rounds: 2, Duration: time.Millisecond, Progress: func(string) { lines++ }}
+		Rounds: 2, Duration: 20 * time.Microsecond, Progress: func(string) { lines++ }}
 	r, err := RunEngine(t.Context(), o)
 	if err != nil {
 		t.Fatal(err)
