@@ -271,42 +271,6 @@ func (n *Namespaces) TCP(ctx context.Context, bytes int64) (m Measured, err erro
 	return m, err
 }
 
-// MeasuredUDP is what came of UDP at full speed.
-type MeasuredUDP struct {
-	Measured
-	Sent, Received int
-	Sending        time.Duration // that the sender took
-}
-
-// Offered is how many datagrams a second the sender sent.
-func (m MeasuredUDP) Offered() float64 { return float64(m.Sent) / m.Sending.Seconds() }
-
-// Delivered is how many datagrams a second arrived.
-func (m MeasuredUDP) Delivered() float64 { return float64(m.Received) / m.Took.Seconds() }
-
-// Loss is the share of datagrams that never arrived, 0 to 1.
-func (m MeasuredUDP) Loss() float64 { return 1 - float64(m.Received)/float64(m.Sent) }
-
-// UDP sends so many datagrams of size bytes of payload from host A to host B,
-// as fast as one sender can: more than the gateways carry, so that some are
-// lost. size is at least 24.
-func (n *Namespaces) UDP(ctx context.Context, size, count int) (m MeasuredUDP, err error) {
-	m.CPU, err = n.gatewayTime(func() error {
-		r, err := netlab.UDPBurst(ctx, n.net.A.Host, n.net.B.Host,
-			netlab.BurstOptions{To: netip.AddrPortFrom(n.net.B.Host4, 0), Size: size, Count: count})
-		if err != nil {
-			return err
-		}
-		if r.Received == 0 || r.Mismatched > 0 || r.Duplicated > 0 {
-			return fmt.Errorf("bench: UDP of %d bytes: %s", size, r)
-		}
-		m.Bytes, m.Took = int64(r.Received)*int64(size), r.Span
-		m.Sent, m.Received, m.Sending = r.Sent, r.Received, r.Sending
-		return nil
-	})
-	return m, err
-}
-
 // Ping sends so many echo requests from host A to host B, one at a time, on an
 // otherwise idle network.
 func (n *Namespaces) Ping(ctx context.Context, count int) (netlab.PingStats, error) {

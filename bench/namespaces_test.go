@@ -96,15 +96,9 @@ func benchmarkTCP(ctx context.Context, b *testing.B, n *Namespaces) {
 }
 
 func benchmarkUDP(ctx context.Context, b *testing.B, n *Namespaces, size int) {
-	const probe = 20000
-	m, err := n.UDP(ctx, size, probe)
-	if err != nil {
-		b.Fatal(err)
-	}
-	count := max(probe, int(m.Offered()*measured.Seconds()))
 	var sum MeasuredUDP
 	for b.Loop() {
-		m, err := n.UDP(ctx, size, count)
+		m, err := n.UDP(ctx, UDPLoad{Size: size, Duration: measured})
 		if err != nil {
 			b.Fatal(err)
 		}
@@ -168,9 +162,9 @@ func TestRootNamespacesCarryAndCountProcessorTime(t *testing.T) {
 			if err != nil || tcp.Bytes != 8<<20 || tcp.Took <= 0 || (tcp.CPU > 0) != (o.Binary != "") {
 				t.Errorf("TCP: %v, %+v: expected %d bytes, processor time %v", err, tcp, 8<<20, o.Binary != "")
 			}
-			udp, err := n.UDP(ctx, 1372, 500)
-			if err != nil || udp.Sent != 500 || udp.Received == 0 || udp.Bytes != int64(udp.Received)*1372 {
-				t.Errorf("UDP: %v, %+v: expected 500 sent", err, udp)
+			udp, err := n.UDP(ctx, UDPLoad{Size: 1372, Rate: 5000, Duration: 100 * time.Millisecond})
+			if err != nil || udp.Sent == 0 || udp.Sent > 501 || udp.Received == 0 || udp.Bytes != int64(udp.Received)*1372 {
+				t.Errorf("UDP: %v, %+v: expected at most 500 sent", err, udp)
 			}
 			if ping, err := n.Ping(ctx, 5); err != nil || ping.Median <= 0 {
 				t.Errorf("ping: %v, %s", err, ping)

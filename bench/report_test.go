@@ -78,7 +78,7 @@ func TestRootRivalCarries(t *testing.T) {
 	if s, err := n.Streams(ctx, 2, 1, 100*time.Millisecond); err != nil || s.Bytes == 0 || s.CPU <= 0 || s.Took < 100*time.Millisecond {
 		t.Errorf("TCP: %+v, %v", s, err)
 	}
-	if u, err := n.UDP(ctx, 1372, 500); err != nil || u.Received == 0 || u.CPU <= 0 {
+	if u, err := n.UDP(ctx, UDPLoad{Size: 1372, Rate: 5000, Duration: 100 * time.Millisecond}); err != nil || u.Received == 0 || u.CPU <= 0 {
 		t.Errorf("UDP: %+v, %v", u, err)
 	}
 	dir, sockets := n.dir, n.sockets

@@ -96,7 +96,7 @@ var tunnelNotes = []string{
 	"Two gateways, two hosts and a router share this machine's cores. Systems take turns: A B A B, round by round, each on a network of its own of the same kind. A ratio is adit's figure by the rival's of the same round.",
 	"CPU counts user and system time of both gateway processes, over payload that arrived. What the kernel does for them in others' time is not in it.",
 	"TCP is not hashed and repeats one block, so that the hosts cost little: that data arrives intact is for the tests to show.",
-	"UDP is offered as fast as one sender can, more than gateways carry: the loss says how far beyond the limit that was.",
+	"UDP datagrams enter the sender's kernel one by one (sendmmsg without UDP_SEGMENT). As fast as one sender can is more than gateways carry: the loss says how far beyond the limit that was.",
 	"A veth hands UDP segments on unsegmented (segmentation on), as only some network cards do: segmentation off is the row of the others.",
 	"Figures of one machine are proportions, not promises.",
 }
@@ -146,7 +146,6 @@ type tunnelCell struct {
 	system       string
 	net          *Namespaces
 	warm         bool
-	load         int         // how much work one measurement is, where the test counts it
 	values       [][]float64 // of each metric, round by round
 }
 
@@ -338,26 +337,13 @@ func tcpTest(forward, backward int) func(context.Context, *tunnelCell, time.Dura
 	}
 }
 
-// probeDatagrams is the first run of a UDP test: it finds out how many
-// datagrams fill the time.
-const probeDatagrams = 5000
-
 func udpTest(size int) func(context.Context, *tunnelCell, time.Duration) ([]float64, error) {
 	return func(ctx context.Context, c *tunnelCell, d time.Duration) ([]float64, error) {
-		if c.load == 0 {
-			m, err := c.net.UDP(ctx, size, probeDatagrams)
-			if err != nil {
-				return nil, err
-			}
-			c.load = int(m.Offered()) // in a second
-		}
-		m, err := c.net.UDP(ctx, size, max(probeDatagrams, int(float64(c.load)*d.Seconds())))
+		m, err := c.net.UDP(ctx, UDPLoad{Size: size, Duration: d})
 		if err != nil {
 			return nil, err
 		}
-		c.load = int(m.Offered())
-		return []float64{m.Delivered() / 1e3, m.CPU.Seconds() * 1e6 / float64(m.Received),
-			m.BitsPerSecond() / 1e9, m.Loss() * 100, m.Offered() / 1e3}, nil
+		return []float64{m.Delivered() / 1e3, m.CPUSecondsPerMillion(), m.BitsPerSecond() / 1e9, m.Loss() * 100, m.Offered() / 1e3}, nil
 	}
 }
 
