@@ -26,13 +26,18 @@ ping:iputils-ping
 pgrep:procps
 ethtool:ethtool
 gcc:gcc
+swanctl:strongswan-swanctl
 '
-# Files that are not commands: Python modules of Debian's own python3, and the C
-# headers that the race detector's build needs.
+# Files that are not commands: Python modules of Debian's own python3, the C
+# headers that the race detector's build needs, and plugins of strongSwan, beside
+# which bench measures.
 needed_files='
 /usr/lib/python3/dist-packages/scapy/all.py:python3-scapy
 /usr/lib/python3/dist-packages/cryptography/__init__.py:python3-cryptography
 /usr/include/stdlib.h:libc6-dev
+/usr/lib/ipsec/plugins/libstrongswan-socket-default.so:strongswan-libcharon
+/usr/lib/ipsec/plugins/libstrongswan-kernel-libipsec.so:libcharon-extra-plugins
+/usr/lib/ipsec/plugins/libstrongswan-openssl.so:libstrongswan-standard-plugins
 '
 
 # The networking tools live where an ordinary user's PATH does not look.
@@ -81,6 +86,24 @@ debian() {
 	fi
 }
 
+# strongSwan's daemon. Its package brings a system service, so the program is
+# taken out of it and the package is not installed.
+charon() {
+	local dir=build/tools/charon-systemd log=$PWD/build/tools/charon.log
+	if [ "$(id -u)" -ne 0 ] || [ -x /usr/sbin/charon-systemd ] || [ -x "$dir/usr/sbin/charon-systemd" ] || ! command -v apt-get >/dev/null 2>&1; then
+		return 0
+	fi
+	echo "install-tools: unpacking charon-systemd" >&2
+	mkdir -p "$dir"
+	if ! (cd "$dir" && apt-get update &&
+		apt-get -o APT::Sandbox::User=root download "charon-systemd=$(dpkg-query -W -f '${Version}' libstrongswan)" &&
+		dpkg-deb -x charon-systemd_*.deb . && rm charon-systemd_*.deb) >"$log" 2>&1; then
+		tail -n 30 "$log" >&2
+		echo "install-tools: charon-systemd could not be had; the whole log is $log" >&2
+		return 1
+	fi
+}
+
 # is_version PROGRAM VERSION: the program was built from that version of its module.
 is_version() {
 	go version -m "$1" 2>/dev/null | awk -v want="$2" '$1 == "mod" && $3 == want { found = 1 } END { exit !found }'
@@ -108,7 +131,10 @@ go_tool() {
 }
 
 case "${1:-}" in
-'') debian ;;
+'')
+	debian
+	charon
+	;;
 --lint) go_tool golangci-lint github.com/golangci/golangci-lint/v2/cmd/golangci-lint "$golangci_lint_version" ;;
 --bench) go_tool benchstat golang.org/x/perf/cmd/benchstat "$benchstat_version" ;;
 *)
