@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -31,6 +32,10 @@ type NamespaceOptions struct {
 	// WireGuard is the wireguard-go program, in the place of Binary.
 	WireGuard string
 
+	// StrongSwan are the programs of the other rival, in the place of Binary;
+	// Suite is its too.
+	StrongSwan *StrongSwan
+
 	// A veth hands segmentation and checksums on undone, so that a burst of
 	// segments crosses the "wire" as one packet. That flatters whoever sends
 	// bursts; no wire does it.
@@ -52,11 +57,11 @@ type Namespaces struct {
 // NewNamespaces raises the network and waits until the gateways are up. It
 // needs root. Close it.
 func NewNamespaces(ctx context.Context, o NamespaceOptions) (*Namespaces, error) {
-	net, err := netlab.SiteToSite(netlab.Options{Name: "bench", Offloads: !o.NoOffloads})
+	topology, err := netlab.SiteToSite(netlab.Options{Name: "bench", Offloads: !o.NoOffloads})
 	if err != nil {
 		return nil, err
 	}
-	n := &Namespaces{net: net, binary: o.Binary}
+	n := &Namespaces{net: topology, binary: o.Binary}
 	if o.NoUDPSegmentation {
 		err = n.noUDPSegmentation()
 	}
@@ -64,6 +69,8 @@ func NewNamespaces(ctx context.Context, o NamespaceOptions) (*Namespaces, error)
 		switch {
 		case o.WireGuard != "":
 			err = n.startWireGuard(ctx, o.WireGuard)
+		case o.StrongSwan != nil:
+			err = n.startStrongSwan(ctx, o.StrongSwan, o.Suite)
 		case o.Binary != "":
 			err = n.startGateways(ctx, o)
 		default:
@@ -223,19 +230,43 @@ func (n *Namespaces) startLogged(node *netlab.Node, cmd *exec.Cmd) (logFile stri
 	return logFile, p, nil
 }
 
+// dialGateway connects to a gateway's control socket as soon as it listens.
+func dialGateway(ctx context.Context, p *netlab.Process, socket string) (net.Conn, error) {
+	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	for {
+		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
+		if err == nil {
+			return conn, nil
+		}
+		select {
+		case <-p.Done():
+			return nil, fmt.Errorf("it has ended: %v", p.Wait()) //nolint:errorlint // nil where it ended well, which is as wrong here
+		case <-ctx.Done():
+			return nil, fmt.Errorf("it did not open %s: %w", socket, err)
+		case <-time.After(5 * time.Millisecond):
+		}
+	}
+}
+
 // ended says which gateways have ended by themselves, and what they said last.
 func (n *Namespaces) ended() error {
 	var errs []error
 	for i, node := range []*netlab.Node{n.net.A.Gateway, n.net.B.Gateway}[:len(n.gateways)] {
 		select {
 		case <-n.gateways[i].Done():
-			said, _ := os.ReadFile(filepath.Join(n.dir, node.Name()+".log"))
 			how := n.gateways[i].Cmd.ProcessState.String()
-			errs = append(errs, fmt.Errorf("bench: the gateway in %s has ended by itself (%s): %s", node.Name(), how, said[max(0, len(said)-2000):]))
+			errs = append(errs, fmt.Errorf("bench: the gateway in %s has ended by itself (%s): %s", node.Name(), how, n.lastWords(node)))
 		default:
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// lastWords is the end of what the node's gateway said.
+func (n *Namespaces) lastWords(node *netlab.Node) []byte {
+	said, _ := os.ReadFile(filepath.Join(n.dir, node.Name()+".log"))
+	return said[max(0, len(said)-2000):]
 }
 
 // Measured is what a piece of work took.

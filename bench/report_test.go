@@ -28,11 +28,14 @@ func TestWireGuardIsTheVersionOfGoMod(t *testing.T) {
 func TestResultsPutSystemsSideBySide(t *testing.T) {
 	run := tunnelRun{}
 	for _, segmentation := range []string{"on", "off"} {
-		for _, system := range []string{SystemAdit, SystemWireGuard} {
+		for _, system := range []string{SystemAdit, SystemWireGuard, SystemStrongSwan} {
 			c := &tunnelCell{test: tunnelTests[0], segmentation: segmentation, system: system}
 			c.values = [][]float64{{6, 8, 40}, {1, 2, 3}, {0, 0, 4}}
-			if system == SystemWireGuard {
+			switch system {
+			case SystemWireGuard:
 				c.values = [][]float64{{3, 2, 4}, {4, 4, 4}, {1, 0, 0}}
+			case SystemStrongSwan:
+				c.values = [][]float64{{1, 0.5, 0.5}, {40, 40, 40}, {0, 0, 0}}
 			}
 			run.cells = append(run.cells, c)
 		}
@@ -42,14 +45,17 @@ func TestResultsPutSystemsSideBySide(t *testing.T) {
 		t.Fatalf("got %+v", results)
 	}
 	goodput, retransmits := results[1].Metrics[0], results[1].Metrics[2]
-	if r := goodput.Ratio; r == nil || r.Min != 2 || r.Median != 4 || r.Max != 10 {
-		t.Errorf("ratio of goodput: %+v, want 2, 4, 10", r)
+	if r := goodput.Ratios[SystemWireGuard]; r.Min != 2 || r.Median != 4 || r.Max != 10 {
+		t.Errorf("ratio of goodput to wireguard-go: %+v, want 2, 4, 10", r)
+	}
+	if r := goodput.Ratios[SystemStrongSwan]; r.Min != 6 || r.Median != 16 || r.Max != 80 || len(goodput.Ratios) != 2 {
+		t.Errorf("ratios of goodput: %+v, want 6, 16, 80 to strongswan, and none to others", goodput.Ratios)
 	}
 	if s := goodput.Systems[SystemWireGuard]; s.Median != 3 || s.Max != 4 {
 		t.Errorf("the rival's goodput: %+v", s)
 	}
-	if retransmits.Ratio != nil {
-		t.Errorf("a ratio of retransmits: %+v", retransmits.Ratio)
+	if retransmits.Ratios != nil {
+		t.Errorf("a ratio of retransmits: %+v", retransmits.Ratios)
 	}
 }
 
@@ -66,15 +72,30 @@ func buildWireGuard(t *testing.T) string {
 	return path
 }
 
-// TestRootRivalCarries: the rival's network carries every kind of traffic, its
+// TestRootRivalsCarry: a rival's network carries every kind of traffic, its
 // processor time is seen, and nothing is left.
-func TestRootRivalCarries(t *testing.T) {
+func TestRootRivalsCarry(t *testing.T) {
 	if os.Geteuid() != 0 {
 		t.Fatal("needs root: run the unprivileged tier with -skip Root")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Minute)
 	defer cancel()
-	n := namespaces(ctx, t, NamespaceOptions{WireGuard: buildWireGuard(t), NoUDPSegmentation: true})
+	t.Run("wireguard-go", func(t *testing.T) {
+		rivalCarries(ctx, t, NamespaceOptions{WireGuard: buildWireGuard(t), NoUDPSegmentation: true}, 2)
+	})
+	strongSwan := installedStrongSwan(ctx, t)
+	for _, suite := range []string{"aes128gcm16", "aes128-sha256"} {
+		t.Run("strongswan/"+suite, func(t *testing.T) {
+			rivalCarries(ctx, t, NamespaceOptions{StrongSwan: strongSwan, Suite: suite, NoUDPSegmentation: true}, 0)
+		})
+	}
+}
+
+func rivalCarries(ctx context.Context, t *testing.T, o NamespaceOptions, leaves int) {
+	n := namespaces(ctx, t, o)
+	if p, err := n.Ping(ctx, 3); err != nil || p.Received != 3 {
+		t.Errorf("ping: %s, %v", p, err)
+	}
 	if s, err := n.Streams(ctx, 2, 1, 100*time.Millisecond); err != nil || s.Bytes == 0 || s.CPU <= 0 || s.Took < 100*time.Millisecond {
 		t.Errorf("TCP: %+v, %v", s, err)
 	}
@@ -85,8 +106,8 @@ func TestRootRivalCarries(t *testing.T) {
 	if err := n.Close(); err != nil {
 		t.Errorf("close: %v", err)
 	}
-	if len(sockets) != 2 {
-		t.Errorf("sockets: %v", sockets)
+	if len(sockets) != leaves {
+		t.Errorf("sockets: %v, want %d", sockets, leaves)
 	}
 	for _, path := range append(sockets, dir) {
 		if _, err := os.Stat(path); !errors.Is(err, os.ErrNotExist) {

@@ -9,21 +9,22 @@ import (
 	"time"
 
 	"github.com/adit-ipsec/adit/esp"
-	"github.com/adit-ipsec/adit/internal/netlab"
 	"github.com/adit-ipsec/adit/internal/tun"
 )
 
 // Names of the systems in a TunnelReport.
 const (
-	SystemAdit      = "adit"
-	SystemWireGuard = "wireguard-go"
+	SystemAdit       = "adit"
+	SystemWireGuard  = "wireguard-go"
+	SystemStrongSwan = "strongswan"
 )
 
 // TunnelOptions say what RunTunnel measures.
 type TunnelOptions struct {
 	Adit         string // the program
-	Suite        string // adit's
-	WireGuard    string // the rival's program; "": adit alone
+	Suite        string // adit's, and strongSwan's
+	WireGuard    string // the rival's program; "": not measured
+	StrongSwan   *StrongSwan
 	Tests        []string
 	Segmentation []string      // of UDP on the outside links: "on", "off", or both
 	Rounds       int           // each goes through all tests, and in each test through all systems
@@ -87,13 +88,13 @@ type Metric struct {
 	Unit    string             `json:"unit"`
 	Better  string             `json:"better"` // higher or lower
 	Systems map[string]Summary `json:"systems"`
-	// Ratio is adit's figure by the rival's, round by round. Absent where
-	// there is no rival, or a ratio would say nothing.
-	Ratio *Summary `json:"ratio,omitempty"`
+	// Ratios are adit's figure by that of each rival, round by round. Absent
+	// where there is no rival, or a ratio would say nothing.
+	Ratios map[string]Summary `json:"ratios,omitempty"`
 }
 
 var tunnelNotes = []string{
-	"Two gateways, two hosts and a router share this machine's cores. Systems take turns: A B A B, round by round, each on a network of its own of the same kind. A ratio is adit's figure by the rival's of the same round.",
+	"Two gateways, two hosts and a router share this machine's cores. Systems take turns, one measurement each, round by round, each on a network of its own of the same kind. A ratio is adit's figure by the rival's of the same round.",
 	"CPU counts user and system time of both gateway processes, over payload that arrived. What the kernel does for them in others' time is not in it.",
 	"TCP is not hashed and repeats one block, so that the hosts cost little: that data arrives intact is for the tests to show.",
 	"UDP datagrams enter the sender's kernel one by one (sendmmsg without UDP_SEGMENT). As fast as one sender can is more than gateways carry: the loss says how far beyond the limit that was.",
@@ -149,58 +150,74 @@ type tunnelCell struct {
 	values       [][]float64 // of each metric, round by round
 }
 
-// raise makes the networks and the list of what to measure.
-func (r *tunnelRun) raise(ctx context.Context) (systems []System, err error) {
-	version, err := ProgramVersion(r.o.Adit)
+// tunnelSystem is a System and how its network is made.
+type tunnelSystem struct {
+	System
+	network NamespaceOptions
+}
+
+// systems are those to compare, adit first.
+func (o *TunnelOptions) systems() ([]tunnelSystem, error) {
+	version, err := ProgramVersion(o.Adit)
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", r.o.Adit, err)
+		return nil, fmt.Errorf("%s: %w", o.Adit, err)
 	}
-	systems = append(systems, System{SystemAdit, version, fmt.Sprintf(
-		"%s over UDP 4500 with ESN and a replay window; its defaults, among them a TUN queue of %d packets", r.o.Suite, tun.QueueLen)})
-	if r.o.WireGuard != "" {
-		if version, err = ProgramVersion(r.o.WireGuard); err != nil {
-			return nil, fmt.Errorf("%s: %w", r.o.WireGuard, err)
+	all := []tunnelSystem{{System{SystemAdit, version, fmt.Sprintf(
+		"%s over UDP 4500 with ESN and a replay window; its defaults, among them a TUN queue of %d packets", o.Suite, tun.QueueLen)},
+		NamespaceOptions{Binary: o.Adit, Suite: o.Suite}}}
+	if o.WireGuard != "" {
+		if version, err = ProgramVersion(o.WireGuard); err != nil {
+			return nil, fmt.Errorf("%s: %w", o.WireGuard, err)
 		}
-		systems = append(systems, System{SystemWireGuard, version, WireGuardSettings})
+		all = append(all, tunnelSystem{System{SystemWireGuard, version, wireGuardSettings}, NamespaceOptions{WireGuard: o.WireGuard}})
+	}
+	if o.StrongSwan != nil {
+		all = append(all, tunnelSystem{System{SystemStrongSwan, o.StrongSwan.Version, strongSwanSettings(o.Suite)},
+			NamespaceOptions{StrongSwan: o.StrongSwan, Suite: o.Suite}})
+	}
+	return all, nil
+}
+
+// raise makes the networks and the list of what to measure.
+func (r *tunnelRun) raise(ctx context.Context) (names []System, err error) {
+	systems, err := r.o.systems()
+	if err != nil {
+		return nil, err
+	}
+	for _, s := range systems {
+		names = append(names, s.System)
 	}
 	nets := make(map[string]*Namespaces)
 	for _, segmentation := range r.o.Segmentation {
 		for _, s := range systems {
 			r.o.Progress(fmt.Sprintf("raising the network for %s, segmentation %s", s.Name, segmentation))
-			n, err := r.network(ctx, s.Name, segmentation)
-			if err != nil {
+			s.network.NoUDPSegmentation = segmentation == "off"
+			if nets[segmentation+s.Name], err = r.network(ctx, s); err != nil {
 				return nil, err
 			}
-			nets[segmentation+s.Name] = n
 		}
 	}
 	for _, segmentation := range r.o.Segmentation {
 		for _, name := range r.o.Tests {
 			for _, s := range systems {
-				test := tunnelTests[slices.IndexFunc(tunnelTests, func(t tunnelTest) bool { return t.name == name })]
-				r.cells = append(r.cells, &tunnelCell{test: test, segmentation: segmentation, system: s.Name,
+				test := tunnelTestNamed(name)
+				r.cells = append(r.cells, &tunnelCell{test: *test, segmentation: segmentation, system: s.Name,
 					net: nets[segmentation+s.Name], values: make([][]float64, len(test.metrics))})
 			}
 		}
 	}
-	return systems, nil
+	return names, nil
 }
 
 // network is a network with two gateways of a system that carries packets.
-func (r *tunnelRun) network(ctx context.Context, system, segmentation string) (*Namespaces, error) {
-	o := NamespaceOptions{NoUDPSegmentation: segmentation == "off"}
-	if system == SystemWireGuard {
-		o.WireGuard = r.o.WireGuard
-	} else {
-		o.Binary, o.Suite = r.o.Adit, r.o.Suite
-	}
-	n, err := NewNamespaces(ctx, o)
+func (r *tunnelRun) network(ctx context.Context, s tunnelSystem) (*Namespaces, error) {
+	n, err := NewNamespaces(ctx, s.network)
 	if err != nil {
 		return nil, err
 	}
 	r.nets = append(r.nets, n)
 	if _, err := n.Ping(ctx, 3); err != nil {
-		return nil, errors.Join(fmt.Errorf("bench: %s carries nothing: %w", system, err), n.ended())
+		return nil, errors.Join(fmt.Errorf("bench: %s carries nothing: %w", s.Name, err), n.ended())
 	}
 	return n, nil
 }
@@ -257,11 +274,8 @@ func (r *tunnelRun) results() (all []TunnelResult) {
 			for system, c := range cells {
 				metric.Systems[system] = Summarize(c.values[m])
 			}
-			if rival := cells[SystemWireGuard]; rival != nil && spec.ratio {
-				if of := ratios(cells[SystemAdit].values[m], rival.values[m]); len(of) > 0 {
-					s := Summarize(of)
-					metric.Ratio = &s
-				}
+			if spec.ratio {
+				metric.Ratios = ratiosOf(cells, m)
 			}
 			result.Metrics = append(result.Metrics, metric)
 		}
@@ -270,96 +284,16 @@ func (r *tunnelRun) results() (all []TunnelResult) {
 	return all
 }
 
-// tunnelTest is a piece of work and the figures that come of it.
-type tunnelTest struct {
-	name    string
-	metrics []metricSpec
-	run     func(ctx context.Context, c *tunnelCell, d time.Duration) ([]float64, error)
-}
-
-type metricSpec struct {
-	name, unit, better string
-	ratio              bool
-}
-
-func (m metricSpec) label() string { return strings.TrimSpace(m.unit + " " + m.name) }
-
-// digits is how many digits behind the point are worth showing.
-func (m metricSpec) digits(v float64) int {
-	switch {
-	case v >= 100 || v == float64(int64(v)):
-		return 0
-	case v >= 10:
-		return 1
-	}
-	return 2
-}
-
-var (
-	tcpMetrics = []metricSpec{
-		{"goodput", "Gbit/s", "higher", true}, {"CPU", "s/GB", "lower", true}, {"retransmits", "", "lower", false},
-	}
-	udpMetrics = []metricSpec{
-		{"delivered", "kpps", "higher", true}, {"CPU", "s/Mpacket", "lower", true},
-		{"goodput", "Gbit/s", "higher", true}, {"loss", "%", "lower", false}, {"offered", "kpps", "higher", false},
-	}
-	pingMetrics = []metricSpec{
-		{"median", "µs", "lower", true}, {"p99", "µs", "lower", true}, {"lost", "", "lower", false},
-	}
-)
-
-var tunnelTests = []tunnelTest{
-	{"tcp1", tcpMetrics, tcpTest(1, 0)},
-	{"tcp4", tcpMetrics, tcpTest(4, 0)},
-	{"tcp-both", tcpMetrics, tcpTest(1, 1)},
-	{"udp64", udpMetrics, udpTest(64)},
-	{"udp512", udpMetrics, udpTest(512)},
-	{"udp1372", udpMetrics, udpTest(1372)},
-	{"ping", pingMetrics, pingTest},
-}
-
-// TunnelTests names the tests: TCP of one flow, of four, of one in each
-// direction at once; UDP with so many bytes of payload; pings 20 ms apart.
-func TunnelTests() (names []string) {
-	for _, t := range tunnelTests {
-		names = append(names, t.name)
-	}
-	return names
-}
-
-func tcpTest(forward, backward int) func(context.Context, *tunnelCell, time.Duration) ([]float64, error) {
-	return func(ctx context.Context, c *tunnelCell, d time.Duration) ([]float64, error) {
-		m, err := c.net.Streams(ctx, forward, backward, d)
-		if err != nil {
-			return nil, err
+// ratiosOf compares a metric of adit with that of each rival.
+func ratiosOf(cells map[string]*tunnelCell, metric int) map[string]Summary {
+	all := make(map[string]Summary)
+	for system, rival := range cells {
+		if system == SystemAdit {
+			continue
 		}
-		return []float64{m.BitsPerSecond() / 1e9, m.CPUSecondsPerGB(), float64(m.Retransmits)}, nil
-	}
-}
-
-func udpTest(size int) func(context.Context, *tunnelCell, time.Duration) ([]float64, error) {
-	return func(ctx context.Context, c *tunnelCell, d time.Duration) ([]float64, error) {
-		m, err := c.net.UDP(ctx, UDPLoad{Size: size, Duration: d})
-		if err != nil {
-			return nil, err
+		if of := ratios(cells[SystemAdit].values[metric], rival.values[metric]); len(of) > 0 {
+			all[system] = Summarize(of)
 		}
-		return []float64{m.Delivered() / 1e3, m.CPUSecondsPerMillion(), m.BitsPerSecond() / 1e9, m.Loss() * 100, m.Offered() / 1e3}, nil
 	}
+	return all
 }
-
-// pingInterval is long enough for everything to fall asleep in between.
-const pingInterval = 20 * time.Millisecond
-
-func pingTest(ctx context.Context, c *tunnelCell, d time.Duration) ([]float64, error) {
-	count := min(max(10, int(d/pingInterval)), 1<<16)
-	s, err := netlab.Ping(ctx, c.net.net.A.Host, netlab.PingOptions{Dst: c.net.net.B.Host4, Count: count, Interval: pingInterval})
-	if err != nil {
-		return nil, err
-	}
-	if s.Received == 0 {
-		return nil, fmt.Errorf("bench: ping: %s", s)
-	}
-	return []float64{us(s.Median), us(s.P99), float64(s.Lost())}, nil
-}
-
-func us(d time.Duration) float64 { return float64(d.Nanoseconds()) / 1e3 }

@@ -8,7 +8,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -26,8 +25,8 @@ const (
 	WireGuardVersion = "v0.0.0-20260522210424-ecfc5a8d5446"
 )
 
-// WireGuardSettings says how the rival runs.
-const WireGuardSettings = "its defaults: GSO and GRO on the TUN and on UDP, MTU 1420, batches of 128, a TUN queue of 500 packets; ChaCha20-Poly1305 (it has no other cipher); no pre-shared key, no keepalive"
+// wireGuardSettings says how the rival runs.
+const wireGuardSettings = "its defaults: GSO and GRO on the TUN and on UDP, MTU 1420, batches of 128, a TUN queue of 500 packets; ChaCha20-Poly1305 (it has no other cipher); no pre-shared key, no keepalive"
 
 // InstallWireGuard builds the rival into dir by the go command, from the module
 // proxy or the module cache, with the versions that its own go.mod pins.
@@ -122,7 +121,7 @@ func wireGuardSocket(iface string) string { return filepath.Join(wireGuardDir, i
 // configureWireGuard hands a device its configuration once it listens, as
 // wg(8) does (the cross-platform userspace interface, "UAPI").
 func configureWireGuard(ctx context.Context, p *netlab.Process, end, other *wireGuard) error {
-	conn, err := dialWireGuard(ctx, p, wireGuardSocket(end.iface))
+	conn, err := dialGateway(ctx, p, wireGuardSocket(end.iface))
 	if err != nil {
 		return err
 	}
@@ -141,22 +140,4 @@ func configureWireGuard(ctx context.Context, p *netlab.Process, end, other *wire
 		return fmt.Errorf("it refused its configuration: %s", strings.TrimSpace(answer))
 	}
 	return nil
-}
-
-func dialWireGuard(ctx context.Context, p *netlab.Process, socket string) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 20*time.Second)
-	defer cancel()
-	for {
-		conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
-		if err == nil {
-			return conn, nil
-		}
-		select {
-		case <-p.Done():
-			return nil, fmt.Errorf("it has ended: %v", p.Wait()) //nolint:errorlint // nil where it ended well, which is as wrong here
-		case <-ctx.Done():
-			return nil, fmt.Errorf("it did not open %s: %w", socket, err)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
 }

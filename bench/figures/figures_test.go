@@ -75,7 +75,7 @@ func busyEngine() *bench.EngineReport {
 func fixedTunnel() *bench.TunnelReport {
 	metric := func(name, unit string, adit, rival float64) bench.Metric {
 		ratio := of(adit/rival, adit/rival*1.1, adit/rival*0.9)
-		return bench.Metric{Name: name, Unit: unit, Systems: map[string]bench.Summary{bench.SystemAdit: of(adit), bench.SystemWireGuard: of(rival)}, Ratio: &ratio}
+		return bench.Metric{Name: name, Unit: unit, Systems: map[string]bench.Summary{bench.SystemAdit: of(adit), bench.SystemWireGuard: of(rival)}, Ratios: map[string]bench.Summary{bench.SystemWireGuard: ratio}}
 	}
 	return &bench.TunnelReport{Started: fixedTime, Machine: fixedMachine, Settings: bench.TunnelSettings{Rounds: 5, Seconds: 3},
 		Systems: []bench.System{{Name: bench.SystemAdit, Settings: "its suite"}, {Name: bench.SystemWireGuard, Settings: "its defaults"}},

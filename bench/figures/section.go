@@ -209,7 +209,7 @@ func tunnelSection(b *strings.Builder, r *bench.TunnelReport) {
 		cells := []string{line.title, figure(m.Systems[bench.SystemAdit])}
 		for _, rival := range rivals {
 			ratio := ""
-			if of := ratioOf(m, rival); of != nil {
+			if of, ok := m.Ratios[rival]; ok {
 				ratio = fmt.Sprintf("**%.2f×** (%.2f – %.2f)", of.Median, of.Min, of.Max)
 			}
 			cells = append(cells, figure(m.Systems[rival]), ratio)
@@ -235,9 +235,6 @@ func metricOf(r *bench.TunnelReport, test, segmentation, name string) *bench.Met
 	}
 	return nil
 }
-
-// ratioOf is adit's figure by that rival's; nil: none.
-func ratioOf(m *bench.Metric, _ string) *bench.Summary { return m.Ratio }
 
 func planSection(b *strings.Builder, r *bench.PlanReport) {
 	s := &r.Settings

@@ -46,34 +46,36 @@ func fixedEngine() *bench.EngineReport {
 }
 
 func fixedTunnel() *bench.TunnelReport {
-	metric := func(name, unit, better string, ratio bool, adit, rival []float64) bench.Metric {
+	metric := func(name, unit, better string, ratio bool, adit, wireGuard, strongSwan []float64) bench.Metric {
 		m := bench.Metric{Name: name, Unit: unit, Better: better, Systems: map[string]bench.Summary{
-			bench.SystemAdit: bench.Summarize(adit), bench.SystemWireGuard: bench.Summarize(rival)}}
+			bench.SystemAdit: bench.Summarize(adit), bench.SystemWireGuard: bench.Summarize(wireGuard), bench.SystemStrongSwan: bench.Summarize(strongSwan)}}
 		if ratio {
-			s := bench.Summarize([]float64{adit[0] / rival[0], adit[1] / rival[1]})
-			m.Ratio = &s
+			m.Ratios = map[string]bench.Summary{
+				bench.SystemWireGuard:  bench.Summarize([]float64{adit[0] / wireGuard[0], adit[1] / wireGuard[1]}),
+				bench.SystemStrongSwan: bench.Summarize([]float64{adit[0] / strongSwan[0], adit[1] / strongSwan[1]})}
 		}
 		return m
 	}
 	return &bench.TunnelReport{Kind: "tunnel", Started: fixedTime, Machine: fixedMachine,
 		Settings: bench.TunnelSettings{Rounds: 2, Seconds: 3}, Notes: []string{"A note.", "Another."},
-		Systems: []bench.System{{Name: bench.SystemAdit, Version: "adit v1", Settings: "s"}, {Name: bench.SystemWireGuard, Version: "wg v2", Settings: "its defaults"}},
+		Systems: []bench.System{{Name: bench.SystemAdit, Version: "adit v1", Settings: "s"}, {Name: bench.SystemWireGuard, Version: "wg v2", Settings: "its defaults"},
+			{Name: bench.SystemStrongSwan, Version: "charon 3", Settings: "OpenSSL"}},
 		Results: []bench.TunnelResult{
 			{Test: "tcp1", Segmentation: "on", Metrics: []bench.Metric{
-				metric("goodput", "Gbit/s", "higher", true, []float64{4.4, 4}, []float64{2.2, 2.5}),
-				metric("CPU", "s/GB", "lower", true, []float64{2, 2.2}, []float64{5, 4}),
-				metric("retransmits", "", "lower", false, []float64{0, 3}, []float64{12, 1}),
+				metric("goodput", "Gbit/s", "higher", true, []float64{4.4, 4}, []float64{2.2, 2.5}, []float64{0.5, 0.6}),
+				metric("CPU", "s/GB", "lower", true, []float64{2, 2.2}, []float64{5, 4}, []float64{30, 32}),
+				metric("retransmits", "", "lower", false, []float64{0, 3}, []float64{12, 1}, []float64{0, 1}),
 			}},
 			{Test: "udp64", Segmentation: "off", Metrics: []bench.Metric{
-				metric("delivered", "kpps", "higher", true, []float64{150, 140}, []float64{60, 200}),
-				metric("CPU", "s/Mpacket", "lower", true, []float64{8, 9}, []float64{20, 18}),
-				metric("goodput", "Gbit/s", "higher", true, []float64{0.08, 0.07}, []float64{0.03, 0.1}),
-				metric("loss", "%", "lower", false, []float64{40.5, 42}, []float64{80, 70}),
+				metric("delivered", "kpps", "higher", true, []float64{150, 140}, []float64{60, 200}, []float64{40, 30}),
+				metric("CPU", "s/Mpacket", "lower", true, []float64{8, 9}, []float64{20, 18}, []float64{50, 60}),
+				metric("goodput", "Gbit/s", "higher", true, []float64{0.08, 0.07}, []float64{0.03, 0.1}, []float64{0.02, 0.015}),
+				metric("loss", "%", "lower", false, []float64{40.5, 42}, []float64{80, 70}, []float64{90, 95}),
 			}},
 			{Test: "ping", Segmentation: "on", Metrics: []bench.Metric{
-				metric("median", "µs", "lower", true, []float64{310, 330}, []float64{610, 605}),
-				metric("p99", "µs", "lower", true, []float64{900, 950}, []float64{800, 700}),
-				metric("lost", "", "lower", false, []float64{0, 0}, []float64{0, 1}),
+				metric("median", "µs", "lower", true, []float64{310, 330}, []float64{610, 605}, []float64{700, 710}),
+				metric("p99", "µs", "lower", true, []float64{900, 950}, []float64{800, 700}, []float64{1400, 1500}),
+				metric("lost", "", "lower", false, []float64{0, 0}, []float64{0, 1}, []float64{0, 0}),
 			}},
 		}}
 }

@@ -97,7 +97,8 @@ adit-bench measures adit on this machine.
 
   adit-bench engine                            the engine alone: no system calls, no privileges
   adit-bench tunnel                            two gateways in namespaces (root)
-  adit-bench tunnel --against wireguard-go     the same by turns with a rival, and the ratios
+  adit-bench tunnel --against wireguard-go,strongswan
+                                               the same by turns with rivals, and the ratios
   adit-bench plan --peers 50 --calls 200       how many G.711 calls a gateway carries (root)
 
 Figures of one machine are proportions, not promises: compare figures of one

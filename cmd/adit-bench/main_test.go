@@ -104,10 +104,10 @@ func TestExitCodes(t *testing.T) {
 		{"plan --suite 3des", exitUsage, "3des"},
 		{"plan --json no/such/folder.json", exitUsage, "there is no folder no/such"},
 
-		{"tunnel --against strongswan", exitUsage, "strongswan is not in this version: write wireguard-go"},
-		{"tunnel --against wireguard-go,strongswan", exitUsage, "strongswan is not in this version"},
-		{"tunnel --against openvpn", exitUsage, `--against "openvpn": write wireguard-go`},
+		{"tunnel --against openvpn", exitUsage, `--against "openvpn": write wireguard-go, strongswan, or both`},
+		{"tunnel --against strongswan,strongswan", exitUsage, "--against names strongswan twice"},
 		{"tunnel --wireguard-go wg", exitUsage, "--wireguard-go is for --against wireguard-go: give both"},
+		{"tunnel --charon charon --against wireguard-go", exitUsage, "--charon is for --against strongswan: give both"},
 		{"tunnel --tests tcp2", exitUsage, `test "tcp2": there are tcp1,tcp4,tcp-both,udp64,udp512,udp1372,ping`},
 		{"tunnel --tests ping,ping", exitUsage, `test "ping" is named twice`},
 		{"tunnel --tests=", exitUsage, "no tests: name some of"},
@@ -265,8 +265,7 @@ func TestVerdictNeedsAllRounds(t *testing.T) {
 		{"higher", 1.1, 2, "better"}, {"higher", 0.5, 0.9, "worse"}, {"higher", 0.9, 1.1, "undecided"},
 		{"lower", 1.1, 2, "worse"}, {"lower", 0.5, 0.9, "better"}, {"lower", 0.9, 1.1, "undecided"},
 	} {
-		m := bench.Metric{Better: c.better, Ratio: &bench.Summary{Min: c.min, Max: c.max}}
-		if got := verdict(m); got != c.want {
+		if got := verdict(c.better, bench.Summary{Min: c.min, Max: c.max}); got != c.want {
 			t.Errorf("%+v: got %s", c, got)
 		}
 	}

@@ -74,7 +74,7 @@ func rootRun(t *testing.T, report any, args ...string) (stdout string) {
 }
 
 // holds checks that every test has figures of every system, and ratios where
-// there are two.
+// there are rivals.
 func holds(t *testing.T, r bench.TunnelReport, systems []string, results ...string) {
 	t.Helper()
 	var got, names []string
@@ -90,13 +90,13 @@ func holds(t *testing.T, r bench.TunnelReport, systems []string, results ...stri
 	for _, result := range r.Results {
 		got = append(got, result.Test+" "+result.Segmentation)
 		main := result.Metrics[0]
-		if (main.Ratio != nil) != (len(systems) > 1) {
-			t.Errorf("%s: ratio %+v with %d systems", result.Test, main.Ratio, len(systems))
+		if len(main.Ratios) != len(systems)-1 {
+			t.Errorf("%s: ratios %+v with %d systems", result.Test, main.Ratios, len(systems))
 		}
 		for _, m := range result.Metrics {
 			for _, s := range systems {
 				v, ok := m.Systems[s]
-				if !ok || len(v.Rounds) != 1 || m.Ratio != nil && v.Median <= 0 {
+				if !ok || len(v.Rounds) != 1 || m.Ratios != nil && v.Median <= 0 {
 					t.Errorf("%s, %s of %s: %+v", result.Test, m.Name, s, v)
 				}
 			}
@@ -111,26 +111,43 @@ func holds(t *testing.T, r bench.TunnelReport, systems []string, results ...stri
 func TestRootTunnelAlone(t *testing.T) {
 	r, stdout := tunnelRun(t, "--adit", builtAdit(t), "--tests", "tcp1,ping", "--segmentation", "on")
 	holds(t, r, []string{bench.SystemAdit}, "tcp1 on", "ping on")
-	if strings.Contains(stdout, "ratio  ") {
+	if strings.Contains(stdout, "ratio to") {
 		t.Errorf("a ratio without a rival:\n%s", stdout)
 	}
 }
 
-// TestRootTunnelAgainstWireGuard measures both by turns, in both kinds of
-// network.
-func TestRootTunnelAgainstWireGuard(t *testing.T) {
-	r, stdout := tunnelRun(t, "--adit", builtAdit(t), "--against", "wireguard-go",
-		"--wireguard-go", built(t, "wireguard-go", bench.WireGuardModule), "--tests", "tcp1,ping", "--segmentation", "both")
-	holds(t, r, []string{bench.SystemAdit, bench.SystemWireGuard}, "tcp1 on", "ping on", "tcp1 off", "ping off")
-	if !strings.Contains(stdout, "ratio") || !strings.Contains(stdout, bench.WireGuardVersion) {
-		t.Errorf("the table lacks the ratio, or the rival's version:\n%s", stdout)
+// againstStrongSwan are the arguments for that rival, with the daemon that
+// scripts/install-tools.sh took out of its package if the system has none.
+func againstStrongSwan(t *testing.T, more ...string) []string {
+	t.Helper()
+	charon, err := filepath.Abs("../../build/tools/charon-systemd/usr/sbin/charon-systemd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	args := append(more, "--against", bench.SystemStrongSwan)
+	if _, err := os.Stat(charon); err == nil {
+		args = append(args, "--charon", charon)
+	}
+	return args
+}
+
+// TestRootTunnelAgainstRivals measures all by turns, in both kinds of network.
+func TestRootTunnelAgainstRivals(t *testing.T) {
+	r, stdout := tunnelRun(t, againstStrongSwan(t, "--adit", builtAdit(t), "--against", bench.SystemWireGuard,
+		"--wireguard-go", built(t, "wireguard-go", bench.WireGuardModule), "--tests", "tcp1,ping")...)
+	holds(t, r, []string{bench.SystemAdit, bench.SystemWireGuard, bench.SystemStrongSwan},
+		"tcp1 on", "ping on", "tcp1 off", "ping off")
+	for _, want := range []string{"ratio to wireguard-go", "ratio to strongswan", bench.WireGuardVersion, "strongSwan "} {
+		if !strings.Contains(stdout, want) {
+			t.Errorf("the table lacks %q:\n%s", want, stdout)
+		}
 	}
 }
 
 // TestRootInterruptTakesEverythingDown: SIGINT in the middle of a run.
 func TestRootInterruptTakesEverythingDown(t *testing.T) {
 	temp := t.TempDir()
-	cmd := program(t, "tunnel", "--adit", builtAdit(t), "--tests", "tcp1", "--seconds", "3600")
+	cmd := program(t, againstStrongSwan(t, "tunnel", "--adit", builtAdit(t), "--tests", "tcp1", "--seconds", "3600")...)
 	cmd.Env = append(cmd.Env, "TMPDIR="+temp)
 	interruptedRun(t, cmd, "measuring")
 	if left := leftovers(t, temp); len(left) > 0 {

@@ -43,7 +43,7 @@ const (
 )
 
 // Colours that remain different for colour-blind readers and in print.
-var chartColours = []string{"#1b5e9e", "#e08a2c"}
+var chartColours = []string{"#1b5e9e", "#e08a2c", "#7f7f7f"}
 
 // svg is the plot as a file.
 func (c *chart) svg() string {

@@ -22,6 +22,7 @@ type tunnelFlags struct {
 	against      []string
 	segmentation string
 	seconds      float64
+	charon       string
 	out          outputs
 }
 
@@ -29,21 +30,24 @@ func newTunnelCommand() *cobra.Command {
 	var f tunnelFlags
 	cmd := &cobra.Command{
 		Use:   "tunnel",
-		Short: "two gateways in namespaces, alone or by turns with a rival (root)",
+		Short: "two gateways in namespaces, alone or by turns with rivals (root)",
 		Long: strings.TrimSpace(`
 Raises two gateways, two hosts and a router in network namespaces of this
 machine, sends traffic from host to host, and takes everything down again. With
---against, the rival has a network of its own of the same kind, and the two are
+--against, each rival has a network of its own of the same kind, and all are
 measured by turns in every test of every round; ratios are of the same round.
 
-  tcp1 tcp4 tcp-both        TCP: one flow, four, one in each direction at once
-  udp64 udp512 udp1372      UDP with so many bytes of payload, as fast as one sender can
-  ping                      echo requests 20 ms apart on an idle network
+  tcp1 tcp4 tcp-both             TCP: one flow, four, one in each direction at once
+  udp64 udp512 udp1372           UDP with so many bytes of payload, as fast as one sender can
+  ping                           echo requests 20 ms apart on an idle network
 
 wireguard-go is built by go install ` + bench.WireGuardModule + `
-at version ` + bench.WireGuardVersion + `, or named with --wireguard-go. It runs
-with its defaults: GSO and GRO on. TCP is not hashed, so that the two hosts cost
-little.`),
+at version ` + bench.WireGuardVersion + `, or named with --wireguard-go.
+strongSwan is Debian's, with its userspace ESP (kernel-libipsec): what is missing
+is installed by apt-get. No service is set up; each gateway has a charon-systemd
+of its own, the system's or the package's, or the one named with --charon.
+Rivals run with their best settings, which the report names. TCP is not hashed,
+so that the two hosts cost little.`),
 		Args: cobra.NoArgs,
 		RunE: action(func(cmd *cobra.Command) error {
 			if err := f.check(); err != nil {
@@ -58,14 +62,15 @@ little.`),
 		}),
 	}
 	flags := cmd.Flags()
-	flags.StringSliceVar(&f.against, "against", nil, "the `rival`: wireguard-go")
+	flags.StringSliceVar(&f.against, "against", nil, "the `rivals`: wireguard-go, strongswan, or both with a comma between them")
 	flags.StringSliceVar(&f.Tests, "tests", bench.TunnelTests(), "`tests`, with commas between them")
-	flags.StringVar(&f.Suite, "suite", "aes128gcm16", "adit's cipher `suite`")
+	flags.StringVar(&f.Suite, "suite", "aes128gcm16", "the cipher `suite` of adit and of strongSwan")
 	flags.StringVar(&f.segmentation, "segmentation", "both", "tx-udp-segmentation of the outside links: on, off or both")
 	flags.IntVar(&f.Rounds, "rounds", 5, "`number` of rounds")
 	flags.Float64Var(&f.seconds, "seconds", 3, "`seconds` that one measurement takes, about")
 	flags.StringVar(&f.Adit, "adit", "", "`path` of the adit program (default: beside this one, then from PATH)")
 	flags.StringVar(&f.WireGuard, "wireguard-go", "", "`path` of wireguard-go, or its name on PATH (default: build it)")
+	flags.StringVar(&f.charon, "charon", "", "`path` of strongSwan's charon-systemd (default: the system's, or download it)")
 	f.out.flags(cmd)
 	return cmd
 }
@@ -84,17 +89,19 @@ func (f *tunnelFlags) check() error {
 	default:
 		return usage("--segmentation %q: write on, off or both", f.segmentation)
 	}
-	for _, rival := range f.against {
-		switch rival {
-		case bench.SystemWireGuard:
-		case "strongswan":
-			return usage("--against strongswan is not in this version: write wireguard-go")
-		default:
-			return usage("--against %q: write wireguard-go", rival)
+	for i, rival := range f.against {
+		if rival != bench.SystemWireGuard && rival != bench.SystemStrongSwan {
+			return usage("--against %q: write wireguard-go, strongswan, or both with a comma between them", rival)
+		}
+		if slices.Contains(f.against[:i], rival) {
+			return usage("--against names %s twice", rival)
 		}
 	}
 	if f.WireGuard != "" && !slices.Contains(f.against, bench.SystemWireGuard) {
 		return usage("--wireguard-go is for --against wireguard-go: give both")
+	}
+	if f.charon != "" && !slices.Contains(f.against, bench.SystemStrongSwan) {
+		return usage("--charon is for --against strongswan: give both")
 	}
 	if err := f.Check(); err != nil {
 		return &failure{exitUsage, err}
@@ -111,25 +118,47 @@ func (f *tunnelFlags) run(ctx context.Context) (*bench.TunnelReport, error) {
 	if f.Adit, err = findAdit(f.Adit); err != nil {
 		return nil, err
 	}
-	if len(f.against) == 0 {
-		return bench.RunTunnel(ctx, f.TunnelOptions)
-	}
-	if f.WireGuard != "" {
-		if f.WireGuard, err = lookPath(f.WireGuard); err != nil {
-			return nil, fmt.Errorf("--wireguard-go: %w; leave the flag out to have it built", err)
-		}
-		return bench.RunTunnel(ctx, f.TunnelOptions)
-	}
-	dir, err := os.MkdirTemp("", "adit-bench-rival-")
+	dir, err := os.MkdirTemp("", "adit-bench-rivals-")
 	if err != nil {
 		return nil, err
 	}
 	defer os.RemoveAll(dir)
-	f.Progress("building wireguard-go " + bench.WireGuardVersion)
-	if f.WireGuard, err = bench.InstallWireGuard(ctx, dir); err != nil {
-		return nil, err
+	for _, rival := range f.against {
+		find := f.findWireGuard
+		if rival == bench.SystemStrongSwan {
+			find = f.findStrongSwan
+		}
+		if err := find(ctx, dir); err != nil {
+			return nil, err
+		}
 	}
 	return bench.RunTunnel(ctx, f.TunnelOptions)
+}
+
+// findWireGuard is the program that was named, or built into dir.
+func (f *tunnelFlags) findWireGuard(ctx context.Context, dir string) (err error) {
+	if f.WireGuard != "" {
+		if f.WireGuard, err = lookPath(f.WireGuard); err != nil {
+			return fmt.Errorf("--wireguard-go: %w; leave the flag out to have it built", err)
+		}
+		return nil
+	}
+	f.Progress("building wireguard-go " + bench.WireGuardVersion)
+	f.WireGuard, err = bench.InstallWireGuard(ctx, dir)
+	return err
+}
+
+// findStrongSwan is the system's or the package's, with the daemon that was
+// named.
+func (f *tunnelFlags) findStrongSwan(ctx context.Context, dir string) (err error) {
+	if f.charon != "" {
+		if f.charon, err = lookPath(f.charon); err != nil {
+			return fmt.Errorf("--charon: %w; leave the flag out to have it found", err)
+		}
+	}
+	s, err := bench.InstallStrongSwan(ctx, f.charon, dir, f.Progress)
+	f.StrongSwan = &s
+	return errors.Join(context.Cause(ctx), err)
 }
 
 // findAdit is the program that was named, or the one beside this one, or the

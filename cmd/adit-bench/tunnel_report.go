@@ -20,7 +20,7 @@ func tunnelTable(r *bench.TunnelReport) string {
 		var t table
 		head := []string{""}
 		for _, m := range result.Metrics {
-			head = append(head, metricTitle(m))
+			head = append(head, metricTitle(m.Name, m.Unit))
 		}
 		t.row(head...)
 		for _, s := range r.Systems {
@@ -34,14 +34,15 @@ func tunnelTable(r *bench.TunnelReport) string {
 			}
 			t.row(cells...)
 		}
-		if len(r.Systems) > 1 {
-			cells := []string{"  ratio"}
+		for _, rival := range r.Systems[1:] {
+			cells := []string{"  ratio to " + rival.Name}
 			for _, m := range result.Metrics {
-				if m.Ratio == nil {
+				of, ok := m.Ratios[rival.Name]
+				if !ok {
 					cells = append(cells, "")
 					continue
 				}
-				cells = append(cells, ratio(*m.Ratio)+" "+verdict(m))
+				cells = append(cells, ratio(of)+" "+verdict(m.Better, of))
 			}
 			t.row(cells...)
 		}
@@ -52,17 +53,17 @@ func tunnelTable(r *bench.TunnelReport) string {
 	return b.String()
 }
 
-func metricTitle(m bench.Metric) string {
-	if m.Unit == "" {
-		return m.Name
+func metricTitle(name, unit string) string {
+	if unit == "" {
+		return name
 	}
-	return m.Name + ", " + m.Unit
+	return name + ", " + unit
 }
 
 // verdict says for whom a ratio speaks: nobody where the rounds disagree.
-func verdict(m bench.Metric) string {
-	low, high := m.Ratio.Min, m.Ratio.Max
-	if m.Better == "lower" {
+func verdict(better string, of bench.Summary) string {
+	low, high := of.Min, of.Max
+	if better == "lower" {
 		low, high = 1/high, 1/low
 	}
 	switch {
@@ -74,11 +75,15 @@ func verdict(m bench.Metric) string {
 	return "undecided"
 }
 
-// tunnelChart has one panel for each kind of figure that ratios are made of.
+// tunnelChart has one panel for each kind of figure.
 func tunnelChart(r *bench.TunnelReport) chart {
-	title := "adit: two gateways on one machine"
-	if len(r.Systems) > 1 {
-		title = "adit and " + r.Systems[1].Name + ": two gateways on one machine, by turns"
+	var names []string
+	for _, s := range r.Systems {
+		names = append(names, s.Name)
+	}
+	title := strings.Join(names, ", ") + ": two gateways on one machine"
+	if len(names) > 1 {
+		title += ", by turns"
 	}
 	c := chart{Title: title, Subtitle: chartSubtitle(r.Machine, r.Settings.Rounds)}
 	panels := make(map[string]int)
@@ -92,7 +97,7 @@ func tunnelChart(r *bench.TunnelReport) chart {
 			if !plotted(kind, m) {
 				continue
 			}
-			title := fmt.Sprintf("%s %s, %s (%s is better)", kind, name, m.Unit, m.Better)
+			title := fmt.Sprintf("%s %s (%s is better)", kind, metricTitle(name, m.Unit), m.Better)
 			at, ok := panels[title]
 			if !ok {
 				at = len(c.Panels)
@@ -117,7 +122,7 @@ func plotted(kind string, m bench.Metric) bool {
 	switch m.Name {
 	case "goodput":
 		return kind == "TCP"
-	case "CPU", "delivered", "median", "p99":
+	case "CPU", "delivered", "loss", "retransmits", "median", "p99":
 		return true
 	}
 	return false
