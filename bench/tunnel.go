@@ -26,6 +26,7 @@ type TunnelOptions struct {
 	WireGuard    string // the rival's program; "": not measured
 	StrongSwan   *StrongSwan
 	Tests        []string
+	Rate         int           // of the tests of a fixed rate, datagrams a second; 0: each test's own
 	Segmentation []string      // of UDP on the outside links: "on", "off", or both
 	Rounds       int           // each goes through all tests, and in each test through all systems
 	Duration     time.Duration // of one measurement, about
@@ -48,8 +49,14 @@ func (o *TunnelOptions) Check() error {
 			return fmt.Errorf("test %q is named twice", name)
 		}
 	}
+	if o.Rate < 0 || o.Rate > maxRate {
+		return fmt.Errorf("rate %d: write datagrams a second from 1 to %d, or 0 for each test's own", o.Rate, maxRate)
+	}
 	return nil
 }
+
+// maxRate is more than one sender can, in datagrams a second.
+const maxRate = 10_000_000
 
 // TunnelReport is what RunTunnel measured.
 type TunnelReport struct {
@@ -66,6 +73,8 @@ type TunnelReport struct {
 type TunnelSettings struct {
 	Rounds  int     `json:"rounds"`
 	Seconds float64 `json:"seconds"` // of one measurement, about
+	// Rates are the datagrams a second of each test of a fixed rate.
+	Rates map[string]int `json:"rates,omitempty"`
 }
 
 // System is one of those compared.
@@ -97,7 +106,7 @@ var tunnelNotes = []string{
 	"Two gateways, two hosts and a router share this machine's cores. Systems take turns, one measurement each, round by round, each on a network of its own of the same kind. A ratio is adit's figure by the rival's of the same round.",
 	"CPU counts user and system time of both gateway processes, over payload that arrived. What the kernel does for them in others' time is not in it.",
 	"TCP is not hashed and repeats one block, so that the hosts cost little: that data arrives intact is for the tests to show.",
-	"UDP datagrams enter the sender's kernel one by one (sendmmsg without UDP_SEGMENT). As fast as one sender can is more than gateways carry: the loss says how far beyond the limit that was.",
+	"UDP datagrams enter the sender's kernel one by one (sendmmsg without UDP_SEGMENT). As fast as one sender can is more than gateways carry: the loss says how far beyond the limit that was. At a fixed rate, offered says how well the sender kept it.",
 	"A veth hands UDP segments on unsegmented (segmentation on), as only some network cards do: segmentation off is the row of the others.",
 	"Figures of one machine are proportions, not promises.",
 }
@@ -110,7 +119,7 @@ func RunTunnel(ctx context.Context, o TunnelOptions) (report *TunnelReport, err 
 		return nil, err
 	}
 	report = &TunnelReport{Kind: "tunnel", Started: time.Now().UTC().Truncate(time.Second), Machine: ThisMachine(),
-		Settings: TunnelSettings{o.Rounds, o.Duration.Seconds()}, Notes: tunnelNotes}
+		Settings: TunnelSettings{o.Rounds, o.Duration.Seconds(), o.rates()}, Notes: tunnelNotes}
 	run := tunnelRun{o: o}
 	defer func() {
 		if e := run.close(); e != nil {
@@ -146,6 +155,7 @@ type tunnelCell struct {
 	segmentation string
 	system       string
 	net          *Namespaces
+	rate         int // of a test of a fixed rate
 	warm         bool
 	values       [][]float64 // of each metric, round by round
 }
@@ -197,12 +207,13 @@ func (r *tunnelRun) raise(ctx context.Context) (names []System, err error) {
 			}
 		}
 	}
+	rates := r.o.rates()
 	for _, segmentation := range r.o.Segmentation {
 		for _, name := range r.o.Tests {
 			for _, s := range systems {
 				test := tunnelTestNamed(name)
 				r.cells = append(r.cells, &tunnelCell{test: *test, segmentation: segmentation, system: s.Name,
-					net: nets[segmentation+s.Name], values: make([][]float64, len(test.metrics))})
+					net: nets[segmentation+s.Name], rate: rates[name], values: make([][]float64, len(test.metrics))})
 			}
 		}
 	}

@@ -57,7 +57,7 @@ func fixedTunnel() *bench.TunnelReport {
 		return m
 	}
 	return &bench.TunnelReport{Kind: "tunnel", Started: fixedTime, Machine: fixedMachine,
-		Settings: bench.TunnelSettings{Rounds: 2, Seconds: 3}, Notes: []string{"A note.", "Another."},
+		Settings: bench.TunnelSettings{Rounds: 2, Seconds: 3, Rates: map[string]int{"udp64-fixed": 20000}}, Notes: []string{"A note.", "Another."},
 		Systems: []bench.System{{Name: bench.SystemAdit, Version: "adit v1", Settings: "s"}, {Name: bench.SystemWireGuard, Version: "wg v2", Settings: "its defaults"},
 			{Name: bench.SystemStrongSwan, Version: "charon 3", Settings: "OpenSSL"}},
 		Results: []bench.TunnelResult{
@@ -71,6 +71,11 @@ func fixedTunnel() *bench.TunnelReport {
 				metric("CPU", "s/Mpacket", "lower", true, []float64{8, 9}, []float64{20, 18}, []float64{50, 60}),
 				metric("goodput", "Gbit/s", "higher", true, []float64{0.08, 0.07}, []float64{0.03, 0.1}, []float64{0.02, 0.015}),
 				metric("loss", "%", "lower", false, []float64{40.5, 42}, []float64{80, 70}, []float64{90, 95}),
+			}},
+			{Test: "udp64-fixed", Segmentation: "off", Metrics: []bench.Metric{
+				metric("CPU", "s/Mpacket", "lower", true, []float64{10, 11}, []float64{22, 21}, []float64{50, 55}),
+				metric("loss", "%", "lower", false, []float64{0, 0.01}, []float64{0, 0}, []float64{0.5, 3}),
+				metric("delivered", "kpps", "higher", false, []float64{20, 19.9}, []float64{20, 20}, []float64{19.9, 19.5}),
 			}},
 			{Test: "ping", Segmentation: "on", Metrics: []bench.Metric{
 				metric("median", "µs", "lower", true, []float64{310, 330}, []float64{610, 605}, []float64{700, 710}),

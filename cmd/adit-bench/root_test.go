@@ -134,9 +134,12 @@ func againstStrongSwan(t *testing.T, more ...string) []string {
 // TestRootTunnelAgainstRivals measures all by turns, in both kinds of network.
 func TestRootTunnelAgainstRivals(t *testing.T) {
 	r, stdout := tunnelRun(t, againstStrongSwan(t, "--adit", builtAdit(t), "--against", bench.SystemWireGuard,
-		"--wireguard-go", built(t, "wireguard-go", bench.WireGuardModule), "--tests", "tcp1,ping")...)
+		"--wireguard-go", built(t, "wireguard-go", bench.WireGuardModule), "--tests", "tcp1,udp64-fixed,ping", "--rate", "2000")...)
 	holds(t, r, []string{bench.SystemAdit, bench.SystemWireGuard, bench.SystemStrongSwan},
-		"tcp1 on", "ping on", "tcp1 off", "ping off")
+		"tcp1 on", "udp64-fixed on", "ping on", "tcp1 off", "udp64-fixed off", "ping off")
+	if r.Settings.Rates["udp64-fixed"] != 2000 {
+		t.Errorf("settings: %+v, want 2000 datagrams a second of udp64-fixed", r.Settings)
+	}
 	for _, want := range []string{"ratio to wireguard-go", "ratio to strongswan", bench.WireGuardVersion, "strongSwan "} {
 		if !strings.Contains(stdout, want) {
 			t.Errorf("the table lacks %q:\n%s", want, stdout)

@@ -39,6 +39,8 @@ measured by turns in every test of every round; ratios are of the same round.
 
   tcp1 tcp4 tcp-both             TCP: one flow, four, one in each direction at once
   udp64 udp512 udp1372           UDP with so many bytes of payload, as fast as one sender can
+  udp64-fixed udp512-fixed ...   the same at a rate that all should carry: 20000 datagrams
+                                 a second, 10000 of 1372 bytes, or --rate
   ping                           echo requests 20 ms apart on an idle network
 
 wireguard-go is built by go install ` + bench.WireGuardModule + `
@@ -71,6 +73,7 @@ so that the two hosts cost little.`),
 	flags.StringVar(&f.Adit, "adit", "", "`path` of the adit program (default: beside this one, then from PATH)")
 	flags.StringVar(&f.WireGuard, "wireguard-go", "", "`path` of wireguard-go, or its name on PATH (default: build it)")
 	flags.StringVar(&f.charon, "charon", "", "`path` of strongSwan's charon-systemd (default: the system's, or download it)")
+	flags.IntVar(&f.Rate, "rate", 0, "datagrams a `second` of the -fixed tests (default: each test's own)")
 	f.out.flags(cmd)
 	return cmd
 }
