@@ -28,10 +28,13 @@ type StrongSwan struct {
 // ten times slower.
 const strongSwanPlugins = "random nonce kdf openssl kernel-libipsec kernel-netlink socket-default vici"
 
+// strongSwanTUN is the daemon's TUN device.
+const strongSwanTUN = "ipsec0"
+
 // strongSwanSettings says how the rival runs.
 func strongSwanSettings(suite string) string {
 	return fmt.Sprintf("%s in userspace (kernel-libipsec), in UDP 4500, no ESN (it has none); the ciphers of OpenSSL, its own gcm not loaded; "+
-		"plugins %s; IKEv2 with a pre-shared key, no rekeying; MTU 1400, a TUN queue of 500 packets", suite, strongSwanPlugins)
+		"plugins %s; IKEv2 with a pre-shared key, no rekeying; MTU 1400, a TUN queue of %d packets in place of the kernel's 500", suite, strongSwanPlugins, rivalQueue)
 }
 
 // charonEnd is one of the two daemons.
@@ -63,6 +66,11 @@ func (n *Namespaces) startStrongSwan(ctx context.Context, s *StrongSwan, suite s
 	if err := s.swanctl(ctx, &ends[0], "--initiate", "--child", "lan", "--timeout", "20", "--loglevel", "0"); err != nil {
 		return fmt.Errorf("bench: strongSwan: %w; the log of %s: %s; of %s: %s", err,
 			ends[0].own.Gateway.Name(), n.lastWords(ends[0].own.Gateway), ends[1].own.Gateway.Name(), n.lastWords(ends[1].own.Gateway))
+	}
+	for _, e := range ends {
+		if err := setQueueLen(e.own.Gateway, strongSwanTUN, rivalQueue); err != nil {
+			return err
+		}
 	}
 	return nil
 }

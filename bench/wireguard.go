@@ -26,7 +26,8 @@ const (
 )
 
 // wireGuardSettings says how the rival runs.
-const wireGuardSettings = "its defaults: GSO and GRO on the TUN and on UDP, MTU 1420, batches of 128, a TUN queue of 500 packets; ChaCha20-Poly1305 (it has no other cipher); no pre-shared key, no keepalive"
+var wireGuardSettings = fmt.Sprintf("its defaults: GSO and GRO on the TUN and on UDP, MTU 1420, batches of 128; a TUN queue of %d packets in place of the kernel's 500; "+
+	"ChaCha20-Poly1305 (it has no other cipher); no pre-shared key, no keepalive", rivalQueue)
 
 // InstallWireGuard builds the rival into dir by the go command, from the module
 // proxy or the module cache, with the versions that its own go.mod pins.
@@ -99,6 +100,7 @@ func (n *Namespaces) startWireGuardEnd(ctx context.Context, binary string, end, 
 	if err == nil {
 		node := end.own.Gateway
 		err = errors.Join(
+			setQueueLen(node, end.iface, rivalQueue),
 			node.AddAddr(end.iface, end.tun),
 			node.Up(end.iface),
 			node.AddRoute(end.peer.LAN4, other.tun.Addr()))
