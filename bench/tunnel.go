@@ -58,6 +58,9 @@ func (o *TunnelOptions) Check() error {
 // maxRate is more than one sender can, in datagrams a second.
 const maxRate = 10_000_000
 
+// enoughRounds is how many rounds a ratio needs to say something.
+const enoughRounds = 5
+
 // TunnelReport is what RunTunnel measured.
 type TunnelReport struct {
 	Kind     string         `json:"kind"` // "tunnel"
@@ -111,6 +114,14 @@ var tunnelNotes = []string{
 	"Figures of one machine are proportions, not promises.",
 }
 
+// notes are what a reader of the figures has to know.
+func (o *TunnelOptions) notes() []string {
+	if o.Rounds >= enoughRounds {
+		return tunnelNotes
+	}
+	return append([]string{fmt.Sprintf("WARNING: rounds %d. That shows how things work and is no measurement: a ratio needs at least %d rounds.", o.Rounds, enoughRounds)}, tunnelNotes...)
+}
+
 // RunTunnel raises a network for every system and kind of segmentation, and
 // measures all of them by turns. It needs root. Everything that it started has
 // ended when it returns.
@@ -119,7 +130,7 @@ func RunTunnel(ctx context.Context, o TunnelOptions) (report *TunnelReport, err 
 		return nil, err
 	}
 	report = &TunnelReport{Kind: "tunnel", Started: time.Now().UTC().Truncate(time.Second), Machine: ThisMachine(),
-		Settings: TunnelSettings{o.Rounds, o.Duration.Seconds(), o.rates()}, Notes: tunnelNotes}
+		Settings: TunnelSettings{o.Rounds, o.Duration.Seconds(), o.rates()}, Notes: o.notes()}
 	run := tunnelRun{o: o}
 	defer func() {
 		if e := run.close(); e != nil {
@@ -128,6 +139,9 @@ func RunTunnel(ctx context.Context, o TunnelOptions) (report *TunnelReport, err 
 	}()
 	if report.Systems, err = run.raise(ctx); err != nil {
 		return nil, errors.Join(context.Cause(ctx), err)
+	}
+	if o.Rounds < enoughRounds {
+		o.Progress(report.Notes[0])
 	}
 	o.Progress(fmt.Sprintf("measuring: rounds %d, measurements in each %d, about %v", o.Rounds, len(run.cells),
 		(time.Duration(o.Rounds*len(run.cells)) * (o.Duration + time.Second/2)).Round(time.Second)))
