@@ -184,9 +184,17 @@ func (w *inboundWorker) inbound(from origin) DropReason {
 		w.openRun()
 		r.sa = sa
 	}
-	w.run.jobs = append(w.run.jobs, esp.Packet{Seq: uint64(low), Wire: b})
-	w.run.from = append(w.run.from, from)
+	w.run.add(low, b, from)
 	return forwarded
+}
+
+// add fills the next job where it lies: one that were made elsewhere and copied
+// would cost more than the rest of this. Open sets the other fields.
+func (r *inboundRun) add(low uint32, b []byte, from origin) {
+	r.jobs = r.jobs[:len(r.jobs)+1]
+	j := &r.jobs[len(r.jobs)-1]
+	j.Seq, j.Wire, j.Err = uint64(low), b, nil
+	r.from = append(r.from, from)
 }
 
 // unknownSPI says so to whoever listens: RFC 4303 3.4.2, "if no valid Security
@@ -345,8 +353,9 @@ func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, from *origin) (
 	// header, in the ICV of the datagram in front, which is done with. Mem
 	// ends with the datagram: the next one behind it may not be open yet.
 	start := from.start + esp.HeaderLen + sa.Suite.IVLen()
-	w.out = append(w.out, packet.Buffer{Mem: from.gram.Mem[:from.end:from.end], Off: start, Len: len(job.Payload)})
+	w.out = w.out[:len(w.out)+1] // in place, as in add
 	p := &w.out[len(w.out)-1]
+	p.Mem, p.Off, p.Len, p.SegmentSize = from.gram.Mem[:from.end:from.end], start, len(job.Payload), 0
 	// Parse cuts what lies behind the inner packet: RFC 4303 2.7, traffic
 	// flow confidentiality padding.
 	if p.Parse() != nil || p.Header.Version != version {

@@ -186,7 +186,8 @@ func (w *outboundWorker) bypass(p *packet.Buffer) DropReason {
 		return w.bypassSegments(p)
 	}
 	w.room(&w.clear, 0)
-	w.clear.commit(packet.Datagram{Mem: p.Mem, Off: p.Off, Len: p.Len}, p.Len, false)
+	d := w.clear.commit(p.Len, false)
+	*d = packet.Datagram{Mem: p.Mem, Off: p.Off, Len: p.Len}
 	return forwarded
 }
 
@@ -198,7 +199,9 @@ func (w *outboundWorker) bypassSegments(p *packet.Buffer) DropReason {
 	for w.segmenter.Segments() > 0 {
 		slot := w.room(&w.clear, w.segmenter.Longest())
 		n, _ := w.segmenter.CopyNext(slot)
-		w.clear.commit(w.inArena(n), n, false)
+		d := w.clear.commit(n, false)
+		*d = packet.Datagram{}
+		w.fill(d, n)
 	}
 	return forwarded
 }
@@ -262,7 +265,8 @@ func (w *outboundWorker) sealRun() {
 	}
 	r.jobs = r.jobs[:granted]
 	for i, p := range r.bufs[:granted] {
-		r.jobs[i] = job(p, r.sa, first+uint64(i))
+		r.jobs[i].Seq = first + uint64(i)
+		job(&r.jobs[i], p, r.sa)
 	}
 	r.sa.Transform.Seal(w.scratch, r.sa.SPI, r.jobs)
 	tx := &w.wires[r.wire]
@@ -273,7 +277,9 @@ func (w *outboundWorker) sealRun() {
 			continue
 		}
 		w.room(tx, 0)
-		tx.commit(encapsulate(p, r.sa, r.jobs[i].Wire), p.Len, r.sa.Tunnel.DF == sad.DFCopy)
+		d := tx.commit(p.Len, r.sa.Tunnel.DF == sad.DFCopy)
+		d.Mem, d.Off, d.Len = p.Mem, p.Off-esp.HeaderLen-r.sa.Suite.IVLen(), len(r.jobs[i].Wire)
+		encapsulate(d, p, r.sa)
 		packets++
 		bytes += p.Len
 	}
@@ -291,7 +297,7 @@ const reserveLen = 128
 // through steps 5 to 8.
 func (w *outboundWorker) sealSegments(p *packet.Buffer) {
 	sa, tx := w.run.sa, &w.wires[w.run.wire]
-	next, gram := nextHeader(p), outer(p, sa)
+	next := nextHeader(p)
 	packets, bytes := 0, 0
 	for w.segmenter.Segments() > 0 {
 		want := min(w.segmenter.Segments(), reserveLen)
@@ -299,15 +305,16 @@ func (w *outboundWorker) sealSegments(p *packet.Buffer) {
 		for i := range granted {
 			slot := w.room(tx, sa.Suite.SealedLen(w.segmenter.Longest()))
 			inner, _ := w.segmenter.Next()
-			w.segment[0] = esp.Packet{Seq: first + uint64(i), NextHeader: next, Payload: inner, Wire: slot}
+			j := &w.segment[0]
+			j.Seq, j.NextHeader, j.Payload, j.Wire = first+uint64(i), next, inner, slot
 			sa.Transform.Seal(w.scratch, sa.SPI, w.segment[:])
-			if w.segment[0].Err != nil {
+			if j.Err != nil {
 				w.drop(OutSeal, 1)
 				continue
 			}
-			at := w.inArena(len(w.segment[0].Wire))
-			gram.Mem, gram.Off, gram.Len = at.Mem, at.Off, at.Len
-			tx.commit(gram, len(inner), sa.Tunnel.DF == sad.DFCopy)
+			d := tx.commit(len(inner), sa.Tunnel.DF == sad.DFCopy)
+			w.fill(d, len(j.Wire))
+			encapsulate(d, p, sa)
 			packets++
 			bytes += len(inner)
 		}
@@ -341,11 +348,10 @@ func (w *outboundWorker) room(tx *sendBatch, n int) []byte {
 	return w.arena[w.used : w.used+n]
 }
 
-// inArena takes the next n bytes of the arena as a datagram's.
-func (w *outboundWorker) inArena(n int) packet.Datagram {
-	d := packet.Datagram{Mem: w.arena, Off: w.used, Len: n}
+// fill makes the next n bytes of the arena d's.
+func (w *outboundWorker) fill(d *packet.Datagram, n int) {
+	d.Mem, d.Off, d.Len = w.arena, w.used, n
 	w.used += n
-	return d
 }
 
 // refusal is why the SA granted fewer sequence numbers than were asked for.
@@ -361,16 +367,12 @@ func (w *outboundWorker) refusal(sa *sad.SA) DropReason {
 }
 
 // job describes to esp how p becomes an ESP packet, in place: the payload stays
-// where it is and the ESP header and IV grow into the headroom.
-func job(p *packet.Buffer, sa *sad.SA, seq uint64) esp.Packet {
-	front := esp.HeaderLen + sa.Suite.IVLen()
-	start, sealed := p.Off-front, sa.Suite.SealedLen(p.Len)
-	return esp.Packet{
-		Seq:        seq,
-		NextHeader: nextHeader(p),
-		Payload:    p.Bytes(),
-		Wire:       p.Mem[start : start+sealed],
-	}
+// where it is and the ESP header and IV grow into the headroom. Seal sets Err.
+func job(j *esp.Packet, p *packet.Buffer, sa *sad.SA) {
+	start := p.Off - esp.HeaderLen - sa.Suite.IVLen()
+	j.NextHeader = nextHeader(p)
+	j.Payload = p.Bytes()
+	j.Wire = p.Mem[start : start+sa.Suite.SealedLen(p.Len)]
 }
 
 // nextHeader is the protocol of a tunnel's payload: IPv4 (4) or IPv6 (41).
@@ -381,22 +383,13 @@ func nextHeader(p *packet.Buffer) uint8 {
 	return packet.ProtoIPv4
 }
 
-// encapsulate is the datagram of the sealed packet wire, which lies in p.
-func encapsulate(p *packet.Buffer, sa *sad.SA, wire []byte) packet.Datagram {
-	d := outer(p, sa)
-	d.Mem, d.Off, d.Len = p.Mem, p.Off-esp.HeaderLen-sa.Suite.IVLen(), len(wire)
-	return d
-}
-
-// outer is a datagram with the outer header for p, and nothing in it yet: RFC
-// 4301 5.1.2. The bytes of IP and UDP headers are the sockets' work.
-func outer(p *packet.Buffer, sa *sad.SA) packet.Datagram {
-	return packet.Datagram{
-		Addr:  sa.Remote,
-		Local: sa.Local.Addr(),
-		TOS:   outerTrafficClass(&sa.Tunnel, &p.Header),
-		DF:    outerDF(sa.Tunnel.DF, &p.Header),
-	}
+// encapsulate gives d the outer header for p: RFC 4301 5.1.2. The bytes of IP and
+// UDP headers are the sockets' work.
+func encapsulate(d *packet.Datagram, p *packet.Buffer, sa *sad.SA) {
+	d.Addr, d.Local = sa.Remote, sa.Local.Addr()
+	d.TOS = outerTrafficClass(&sa.Tunnel, &p.Header)
+	d.DF = outerDF(sa.Tunnel.DF, &p.Header)
+	d.SegmentSize = 0
 }
 
 // flush sends what the batch has made: one WriteBatch per wire.

@@ -31,12 +31,15 @@ func newSendBatch(to Sender) sendBatch {
 // full tells that nothing can be added before a flush.
 func (b *sendBatch) full() bool { return len(b.grams) == cap(b.grams) }
 
-// commit adds d, which carries an inner packet of that many bytes. copied tells
-// that d.DF is the inner packet's and no one's wish.
-func (b *sendBatch) commit(d packet.Datagram, inner int, copied bool) {
+// commit adds a datagram, for the caller to fill, which carries an inner packet
+// of that many bytes. copied tells that its DF is the inner packet's and no
+// one's wish. The datagram is filled where it lies: one that were made elsewhere
+// and copied here would cost more than the rest of this.
+func (b *sendBatch) commit(inner int, copied bool) *packet.Datagram {
 	b.copied = append(b.copied, copied)
-	b.grams = append(b.grams, d)
 	b.inner = append(b.inner, inner)
+	b.grams = b.grams[:len(b.grams)+1]
+	return &b.grams[len(b.grams)-1]
 }
 
 // flush sends everything and says what became of it. An error of the kernel
