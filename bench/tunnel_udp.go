@@ -81,7 +81,8 @@ func (n *Namespaces) UDP(ctx context.Context, l UDPLoad) (m MeasuredUDP, err err
 	defer f.close()
 	defer context.AfterFunc(ctx, f.close)()
 	m.CPU, err = n.gatewayTime(f.run)
-	m.Sent, m.Received, m.Sending, m.Took = f.sent, int(f.received.Load()), f.sending, f.last.Sub(f.first)
+	m.Sent, m.Received, m.Sending = f.sent, int(f.received.Load()), f.sending
+	m.Took = max(f.sending, f.last.Sub(f.first)) // a sender with a rate ends after its last datagram
 	m.Bytes = int64(m.Received) * int64(l.Size)
 	if err == nil && (m.Received == 0 || f.wrong > 0) {
 		err = fmt.Errorf("%d datagrams of %d arrived, %d more that were not sent, or not twice", m.Received, m.Sent, f.wrong)
@@ -203,7 +204,7 @@ func (f *udpFlow) send() error {
 				return err
 			}
 		}
-		if f.load.Rate > 0 {
+		if f.load.Rate > 0 && elapsed < f.load.Duration {
 			time.Sleep(udpTick)
 		}
 	}
