@@ -276,7 +276,7 @@ func (r *tunnelRun) measure(ctx context.Context, round int, c *tunnelCell) error
 	if err != nil {
 		return fail(err)
 	}
-	line := fmt.Sprintf("round %d/%d  segmentation %-3s  %-8s  %-12s ", round+1, r.o.Rounds, c.segmentation, c.test.name, c.system)
+	line := fmt.Sprintf("round %d/%d  segmentation %-3s  %-13s  %-12s ", round+1, r.o.Rounds, c.segmentation, c.test.name, c.system)
 	for i, v := range values {
 		c.values[i] = append(c.values[i], v)
 		line += fmt.Sprintf("  %.*f %s", c.test.metrics[i].digits(v), v, c.test.metrics[i].label())

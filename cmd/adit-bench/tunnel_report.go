@@ -2,6 +2,8 @@ package main
 
 import (
 	"fmt"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/adit-ipsec/adit/bench"
@@ -15,6 +17,9 @@ func tunnelTable(r *bench.TunnelReport) string {
 		fmt.Fprintf(&b, "%s: %s; %s\n", s.Name, s.Version, s.Settings)
 	}
 	fmt.Fprintf(&b, "settings  %s of about %g s per measurement\n", count(r.Settings.Rounds, "round", "rounds"), r.Settings.Seconds)
+	for _, test := range slices.Sorted(maps.Keys(r.Settings.Rates)) {
+		fmt.Fprintf(&b, "          %s at %d datagrams a second\n", test, r.Settings.Rates[test])
+	}
 	for _, result := range r.Results {
 		fmt.Fprintf(&b, "\n%s, segmentation %s\n", result.Test, result.Segmentation)
 		var t table
