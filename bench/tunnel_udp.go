@@ -191,7 +191,7 @@ func (f *udpFlow) send() error {
 	defer func() { f.sending = time.Since(f.first) }()
 	left := 0 // datagrams that were due and stay unsent
 	for elapsed := time.Duration(0); elapsed < f.load.Duration; {
-		elapsed = time.Since(f.first)
+		elapsed = min(time.Since(f.first), f.load.Duration)
 		due := udpBatch
 		if rate := float64(f.load.Rate); rate > 0 {
 			due = int(elapsed.Seconds()*rate) - f.sent - left

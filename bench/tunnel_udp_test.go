@@ -31,8 +31,8 @@ func TestUDPFlowKeepsToItsRate(t *testing.T) {
 		if err := f.run(); err != nil {
 			t.Fatal(err)
 		}
-		if f.sent == 0 || float64(f.sent) > float64(l.Rate)*f.sending.Seconds() {
-			t.Errorf("size %d: %d sent in %v, want at most %d a second", size, f.sent, f.sending, l.Rate)
+		if f.sent == 0 || f.sent > 200 {
+			t.Errorf("size %d: %d sent, want at most 200: %d a second for %v", size, f.sent, l.Rate, l.Duration)
 		}
 		if int(f.received.Load()) != f.sent || f.wrong != 0 || f.last.Before(f.first) {
 			t.Errorf("size %d: %d received of %d, %d wrong", size, f.received.Load(), f.sent, f.wrong)
