@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"reflect"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -367,6 +368,22 @@ func TestGCMAllocatesNothing(t *testing.T) {
 			t.Errorf("%v allocations, want 0", got)
 		}
 	})
+}
+
+// TestGCMDoesNotPrintItsKey looks for the first bytes of the key in hexadecimal
+// and decimal digits. What crypto/cipher prints is not ours.
+func TestGCMDoesNotPrintItsKey(t *testing.T) {
+	for _, k := range GCMKernels()[1:] {
+		aead := gcm(t, k, []byte("0123456789abcdef"), 16)
+		for _, verb := range []string{"%v", "%+v", "%#v", "%x", "%s", "%d", "%q"} {
+			text := fmt.Sprintf(verb, aead)
+			for _, digits := range []string{"30313233", "30, 0x31", "48 49 50", "48, 49", "0123"} {
+				if strings.Contains(text, digits) {
+					t.Errorf("%v: %s prints %s", k, verb, text)
+				}
+			}
+		}
+	}
 }
 
 // TestNewGCMTakesTheChosenKernel: the test may change what nothing else does.
