@@ -9,6 +9,9 @@
 //	memory      two gateways over a network in memory
 //	namespaces  two gateways, TUN, UDP sockets, the kernel between them
 //
+// RunEngine, RunTunnel and RunPlan are the reports behind adit-bench: the walks
+// alone, two gateways beside a rival, and how many calls a gateway carries.
+//
 // Figures of one machine are proportions, not promises: compare figures of one
 // run only.
 package bench

@@ -31,8 +31,8 @@ const (
 	lookupLast    = "last policy"
 	lookupRandom  = "another each time"
 	lookupNone    = "no policy"
-	lookupOverlap = "random overlaps"     // policies whose ranges overlap at random on every field, another flow each time
-	lookupWorst   = "worst case, the end" // every policy but the last fails the flow in one field of five, each word of 64 policies in all of them
+	lookupOverlap = "random overlaps" // policies whose ranges overlap at random on every field, another flow each time
+	lookupWorst   = "the worst found" // every policy but the last fails the flow in one field of five, each word of 64 policies in all of them
 )
 
 var lookupFlows = []string{lookupFirst, lookupMiddle, lookupLast, lookupRandom, lookupNone, lookupOverlap, lookupWorst}
