@@ -77,7 +77,7 @@ func fixedTunnel() *bench.TunnelReport {
 		ratio := of(adit/rival, adit/rival*1.1, adit/rival*0.9)
 		return bench.Metric{Name: name, Unit: unit, Systems: map[string]bench.Summary{bench.SystemAdit: of(adit), bench.SystemWireGuard: of(rival)}, Ratios: map[string]bench.Summary{bench.SystemWireGuard: ratio}}
 	}
-	return &bench.TunnelReport{Started: fixedTime, Machine: fixedMachine, Settings: bench.TunnelSettings{Rounds: 5, Seconds: 3},
+	return &bench.TunnelReport{Started: fixedTime, Machine: fixedMachine, Notes: []string{"WARNING: few rounds.", "Another note."}, Settings: bench.TunnelSettings{Rounds: 5, Seconds: 3},
 		Systems: []bench.System{{Name: bench.SystemAdit, Settings: "its suite"}, {Name: bench.SystemWireGuard, Settings: "its defaults"}},
 		Results: []bench.TunnelResult{
 			{Test: "tcp1", Segmentation: "on", Metrics: []bench.Metric{metric("goodput", "Gbit/s", 4.4, 2.2), metric("CPU", "s/GB", 2, 5), metric("retransmits", "", 1, 2)}},

@@ -178,6 +178,7 @@ var tunnelLines = []struct{ test, segmentation, metric, title string }{
 	{"tcp1", "off", "CPU", "the same, segmentation off, CPU s/GB"},
 	{"udp64", "on", "delivered", "UDP, 64 bytes, delivered kpps"},
 	{"udp64", "on", "CPU", "UDP, 64 bytes, CPU s/Mpacket"},
+	{"udp64-fixed", "on", "CPU", "the same at a fixed rate, CPU s/Mpacket"},
 	{"ping", "on", "median", "ping, median, µs"},
 	{"ping", "on", "p99", "ping, 99th percentile, µs"},
 }
@@ -216,7 +217,13 @@ func tunnelSection(b *strings.Builder, r *bench.TunnelReport) {
 		}
 		row(b, cells...)
 	}
-	b.WriteString("\nA ratio is adit's figure by the rival's of the same round. Segmentation off: the outside links do not segment UDP\n(`tx-udp-segmentation`), as network cards without USO.\n")
+	b.WriteString("\n")
+	for _, note := range r.Notes {
+		if strings.HasPrefix(note, "WARNING") {
+			b.WriteString(note + "\n")
+		}
+	}
+	b.WriteString("A ratio is adit's figure by the rival's of the same round. Segmentation off: the outside links do not segment UDP\n(`tx-udp-segmentation`), as network cards without USO.\n")
 	for _, s := range r.Systems {
 		fmt.Fprintf(b, "%s: %s.\n", s.Name, s.Settings)
 	}
