@@ -51,7 +51,7 @@ bench: ## the ladder, COUNT (2) times, BENCH selects; printed as a table by benc
 	go test -run '^$$' -bench '$(BENCH)' -benchtime $(BENCHTIME) -count $(COUNT) -timeout 30m ./bench | tee build/bench/new.txt
 	@build/tools/bin/benchstat build/bench/new.txt
 
-record: build ## reference run into bench/results/ and README.md: root, an idle machine, about 20 minutes
+record: build ## reference run into bench/results/ and README.md: root, an idle machine, about half an hour
 	@test "$$(id -u)" = 0 || { echo "make record raises network namespaces: run it as root"; exit 1; }
 	@mkdir -p build/record bench/results
 	bin/adit-bench engine --json build/record/engine.json --svg build/record/engine.svg
