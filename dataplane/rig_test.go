@@ -354,6 +354,11 @@ func (w *captureWire) take() []packet.Datagram {
 func (w *captureWire) ReadBatch([]packet.Datagram) (int, error) { return 0, net.ErrClosed }
 func (w *captureWire) Close() error                             { return nil }
 
+// discardWire sends nowhere.
+type discardWire struct{ captureWire }
+
+func (discardWire) WriteBatch(grams []packet.Datagram) (int, error) { return len(grams), nil }
+
 // captureQueue keeps what was written to the TUN.
 type captureQueue struct {
 	packets  [][]byte
