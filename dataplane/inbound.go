@@ -350,12 +350,13 @@ func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, from *origin) (
 	}
 	// The plaintext lies behind ESP header and IV, where the wire put them,
 	// so there is room in front of it for a virtio-net header: with a short
-	// header, in the ICV of the datagram in front, which is done with. Mem
-	// ends with the datagram: the next one behind it may not be open yet.
-	start := from.start + esp.HeaderLen + sa.Suite.IVLen()
+	// header, in the ICV of the datagram in front, which is done with. So Mem
+	// ends before the ICV: a queue may overwrite it to its end, and what lies
+	// behind is the next one's, which may not be open yet.
+	start, end := from.start+esp.HeaderLen+sa.Suite.IVLen(), from.end-sa.Suite.ICVLen()
 	w.out = w.out[:len(w.out)+1] // in place, as in add
 	p := &w.out[len(w.out)-1]
-	p.Mem, p.Off, p.Len, p.SegmentSize = from.gram.Mem[:from.end:from.end], start, len(job.Payload), 0
+	p.Mem, p.Off, p.Len, p.SegmentSize = from.gram.Mem[:end:end], start, len(job.Payload), 0
 	// Parse cuts what lies behind the inner packet: RFC 4303 2.7, traffic
 	// flow confidentiality padding.
 	if p.Parse() != nil || p.Header.Version != version {

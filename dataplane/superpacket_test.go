@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"testing"
+	"unsafe"
 
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
@@ -330,6 +331,40 @@ func TestCoalescedDatagramsAreOpenedInPlace(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// ownMemory is a queue that wants what it may overwrite to be one packet's only.
+type ownMemory struct {
+	captureQueue
+	shared bool
+}
+
+func (q *ownMemory) WriteBatch(bufs []*packet.Buffer) (int, error) {
+	end := uintptr(0)
+	for _, b := range bufs { // as they lie in the slot
+		mine := b.Mem[b.Off-tun.WriteHeadroom : cap(b.Mem)]
+		q.shared = q.shared || uintptr(unsafe.Pointer(&mine[0])) < end
+		end = uintptr(unsafe.Pointer(&mine[0])) + uintptr(len(mine))
+	}
+	return q.captureQueue.WriteBatch(bufs)
+}
+
+// Every suite: a queue may write in front of one packet while it still needs
+// what it has put behind another.
+func TestCoalescedDatagramsShareNoMemoryInTheTUNBatch(t *testing.T) {
+	for _, suite := range esp.Suites() {
+		r := newRig(t, options{suite: suite.String()})
+		q := &ownMemory{}
+		r.gw.useQueue(q)
+		var wires [][]byte
+		for i := range 4 {
+			wires = append(wires, r.good(uint64(i+1)))
+		}
+		r.receive(wireUDP, glued(wires...))
+		if q.shared || len(q.packets) != len(wires) {
+			t.Errorf("%s: %d packets, memory shared: %v; expected %d and no", suite, len(q.packets), q.shared, len(wires))
+		}
 	}
 }
 
