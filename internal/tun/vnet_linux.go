@@ -114,6 +114,11 @@ func (q *Vnet) negotiate(fd int, offload bool) error {
 	if err := unix.IoctlIfreq(fd, unix.TUNGETIFF, ifr); err != nil {
 		return fmt.Errorf("%w: not an attached TUN descriptor: %w", ErrNoOffload, err)
 	}
+	// readNow would keep its processor until a packet comes: the next garbage
+	// collection would wait for that, and every goroutine for the collection.
+	if flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK == 0 {
+		return fmt.Errorf("%w: reads of the descriptor block: set O_NONBLOCK before os.NewFile", ErrNoOffload)
+	}
 	if ifr.Uint16()&unix.IFF_VNET_HDR == 0 {
 		return fmt.Errorf("%w: the device was made without virtio-net headers (IFF_VNET_HDR)", ErrNoOffload)
 	}

@@ -240,3 +240,20 @@ func TestRootVnetCloseLeavesNothing(t *testing.T) {
 		}
 	}
 }
+
+// TestRootQueuesOfABlockingDescriptor: a read that blocks is not for readNow,
+// so Queues gives the device to Adapt, whose reads the scheduler knows of.
+func TestRootQueuesOfABlockingDescriptor(t *testing.T) {
+	newNamespace(t)
+	dev, err := Create("adit0", 1400)
+	must(t, "create", err)
+	conn, err := dev.File().SyscallConn()
+	must(t, "SyscallConn", err)
+	must(t, "control", conn.Control(func(fd uintptr) { err = unix.SetNonblock(int(fd), false) }))
+	must(t, "let reads block", err)
+	queues, why := Queues(dev, true)
+	defer func() { must(t, "close", queues[0].Close()) }()
+	if _, ok := queues[0].(*Adapter); !ok || !errors.Is(why, ErrNoOffload) {
+		t.Errorf("Queues: a %T, %v; want an Adapter, ErrNoOffload", queues[0], why)
+	}
+}
