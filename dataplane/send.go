@@ -55,10 +55,7 @@ func (b *sendBatch) flush() (packets, bytes uint64, failed int) {
 		}
 		packets += uint64(sent)
 		if err != nil && sent < len(grams) {
-			if grams[sent].DF && copied[sent] && inner[sent] <= minTunnelMTU && errors.Is(err, syscall.EMSGSIZE) {
-				// Whoever sent it keeps to the TUN's MTU and hears of
-				// no smaller one: it leaves in fragments.
-				grams[sent].DF = false
+			if errors.Is(err, syscall.EMSGSIZE) && clearDF(grams[sent:], inner[sent:], copied[sent:]) {
 				grams, inner, copied = grams[sent:], inner[sent:], copied[sent:]
 				continue
 			}
@@ -74,4 +71,23 @@ func (b *sendBatch) flush() (packets, bytes uint64, failed int) {
 	}
 	b.grams, b.inner, b.copied = b.grams[:0], b.inner[:0], b.copied[:0]
 	return packets, bytes, failed
+}
+
+// clearDF takes a copied DF from the first of grams, which is too long for its
+// path with it, and from those behind it that go the same way and are no
+// shorter. false: the first one's DF is not to be taken.
+func clearDF(grams []packet.Datagram, inner []int, copied []bool) bool {
+	// Whoever sent an inner packet this short keeps to the TUN's MTU and hears
+	// of no smaller one: it leaves in fragments.
+	may := func(i int) bool { return grams[i].DF && copied[i] && inner[i] <= minTunnelMTU }
+	if !may(0) {
+		return false
+	}
+	first := grams[0]
+	for i := range grams {
+		if d := &grams[i]; d.Len >= first.Len && d.Addr == first.Addr && d.Local == first.Local && may(i) {
+			d.DF = false
+		}
+	}
+	return true
 }

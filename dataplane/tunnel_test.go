@@ -142,3 +142,40 @@ func TestOuterDFYieldsWhereTheTUNPromisesMoreThanThePath(t *testing.T) {
 		}
 	}
 }
+
+// countedWire counts the calls of WriteBatch.
+type countedWire struct {
+	captureWire
+	calls int
+}
+
+func (w *countedWire) WriteBatch(grams []packet.Datagram) (int, error) {
+	w.calls++
+	return w.captureWire.WriteBatch(grams)
+}
+
+// What is refused once is not asked again for each packet of the batch; a
+// shorter one keeps its DF.
+func TestOneRefusalTakesTheCopiedDFFromAllThatAreAsLong(t *testing.T) {
+	r := newRig(t, options{})
+	w := &countedWire{}
+	w.fail = func(d *packet.Datagram) error {
+		if d.DF && d.Len > 1252 {
+			return syscall.EMSGSIZE
+		}
+		return nil
+	}
+	r.gw.out[0].wires[wireUDP].to = w
+	s := fromASuper(50*1240+10, 1240)
+	want := s.segments()
+	r.counts(nil, func() { r.sendMixed(s) })
+	got := w.take()
+	if len(got) != len(want) || w.calls != 2 {
+		t.Fatalf("%d datagrams in %d calls; expected %d in 2", len(got), w.calls, len(want))
+	}
+	for i, d := range got {
+		if last := i == len(got)-1; d.DF != last {
+			t.Errorf("datagram %d of %d: DF %v; expected %v", i+1, len(got), d.DF, last)
+		}
+	}
+}
