@@ -121,7 +121,7 @@ func (g *gcmVAES) Overhead() int { return int(g.tag) }
 
 // Seal is part of cipher.AEAD.
 func (g *gcmVAES) Seal(dst, nonce, plaintext, additionalData []byte) []byte {
-	if uint64(len(plaintext)) > gcmMaxLen {
+	if len(plaintext) > gcmMaxLen {
 		panic("crypt: AES-GCM: text too long") //nolint:forbidigo // as in panicGCM
 	}
 	all, out := extend(dst, len(plaintext)+int(g.tag))
@@ -136,7 +136,7 @@ func (g *gcmVAES) Seal(dst, nonce, plaintext, additionalData []byte) []byte {
 // Open is part of cipher.AEAD.
 func (g *gcmVAES) Open(dst, nonce, ciphertext, additionalData []byte) ([]byte, error) {
 	n := len(ciphertext) - int(g.tag)
-	if n < 0 {
+	if n < 0 || n > gcmMaxLen {
 		return nil, errGCMOpen
 	}
 	all, out := extend(dst, n)

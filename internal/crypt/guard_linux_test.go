@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -111,6 +112,34 @@ func TestGCMTouchesNothingOutside(t *testing.T) {
 			if err := fault(func() { opened, refused = aead.Open(sealed[:0], nonce, sealed, data) }); err != nil || refused != nil || !bytes.Equal(opened, text) {
 				t.Fatalf("open %d bytes %s in place: %v, %v; want no fault and no error", n, name, err, refused)
 			}
+		}
+	}
+}
+
+// TestGCMRefusesWhatIsTooLong: SP 800-38D 5.2.1.1. One byte more, and the
+// counter comes round to the block that hides the tag. Nothing of these 64 GiB
+// may be touched.
+func TestGCMRefusesWhatIsTooLong(t *testing.T) {
+	const size = gcmMaxLen + 1 + 16
+	memory, err := unix.Mmap(-1, 0, size, unix.PROT_NONE, unix.MAP_ANON|unix.MAP_PRIVATE|unix.MAP_NORESERVE)
+	if err != nil {
+		t.Fatalf("mmap: %v", err)
+	}
+	t.Cleanup(func() {
+		if err := unix.Munmap(memory); err != nil {
+			t.Errorf("munmap: %v", err)
+		}
+	})
+	nonce := make([]byte, gcmNonceLen)
+	for _, k := range GCMKernels() {
+		aead := gcm(t, k, random(1, 16), 16)
+		var refused error
+		if err := fault(func() { _, refused = aead.Open(memory[:0], nonce, memory, nil) }); err != nil || refused == nil {
+			t.Errorf("%v: open: %v, %v; want an error and no fault", k, err, refused)
+		}
+		err := fault(func() { aead.Seal(memory[:0], nonce, memory[:gcmMaxLen+1], nil) })
+		if err == nil || strings.Contains(err.Error(), "fault") {
+			t.Errorf("%v: seal: %v; want a panic that is no fault", k, err)
 		}
 	}
 }
