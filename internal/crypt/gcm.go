@@ -23,7 +23,7 @@ func GCMKernel() Kernel {
 // NewGCMWithTagSize, and so is its behaviour: the result overlaps the input
 // exactly or not at all, and the additional data not at all, or Seal and Open
 // panic; after a failed Open, the memory of the cleartext is zeros or as
-// before. It is immutable and safe for concurrent use; the key is not kept.
+// before. It is immutable and safe for concurrent use; the slice of the key is not kept.
 func NewGCM(key []byte, tagSize int) (cipher.AEAD, error) {
 	return chosenGCM.NewGCM(key, tagSize)
 }

@@ -16,7 +16,7 @@ import (
 func GCMKernels() []Kernel {
 	list := []Kernel{Plain}
 	x := &cpu.X86
-	if x.HasAES && x.HasBMI2 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ &&
+	if x.HasAES && x.HasBMI2 && x.HasAVX512 && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512VL && x.HasAVX512DQ &&
 		x.HasAVX512VAES && x.HasAVX512VPCLMULQDQ && !fips140.Enabled() {
 		list = append(list, VAES)
 	}

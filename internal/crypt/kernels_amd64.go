@@ -13,7 +13,7 @@ func Kernels() []Kernel {
 	if cpu.X86.HasAVX2 {
 		list = append(list, AVX2)
 	}
-	if cpu.X86.HasAVX2 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasBMI2 {
+	if cpu.X86.HasAVX2 && cpu.X86.HasAVX512 && cpu.X86.HasAVX512F && cpu.X86.HasAVX512BW && cpu.X86.HasBMI2 {
 		list = append(list, AVX512)
 	}
 	return list
