@@ -95,6 +95,7 @@ func (d *decoder) checkUse() {
 			continue
 		}
 		said[p.Profile] = true
+		d.warnWindow(p.Profile)
 		for key, instead := range map[string]string{
 			"lifetime": "the gateway never replaces them; change them at both ends in time",
 			"suites":   "each SA names its own suite",
@@ -107,6 +108,16 @@ func (d *decoder) checkUse() {
 	}
 	if d.inlineKeys && d.mode.Perm()&0o044 != 0 {
 		d.warn("peers", fmt.Sprintf("the file holds keys, and its mode %04o lets others read it: chmod 0600 it, or use encryption_key_file", d.mode.Perm()))
+	}
+}
+
+// warnWindow: several workers send numbers of one SA up to sad.MaxLag out of
+// order. The window of the other end is not known here, but the two ends' mirror
+// each other.
+func (d *decoder) warnWindow(name string) {
+	profile := d.Profiles[name]
+	if n := profile.ReplayWindow; d.TUN.Queues > 1 && n > 0 && n < 2*sad.MaxLag {
+		d.warn(profileKey(name)+".replay_window", fmt.Sprintf("with several TUN queues the other end sees packets up to %d numbers out of order: give both ends a window of %d or more", sad.MaxLag, 2*sad.MaxLag))
 	}
 }
 
