@@ -156,7 +156,15 @@ func (g *gateway) openEngine() (err error) {
 	for _, conn := range udp {
 		wires = append(wires, conn)
 	}
-	if err != nil {
+	switch {
+	case err == nil:
+	case g.cfg.Listen.Raw && !g.needs(sad.EncapUDP, 0):
+		g.log.Warn("no UDP socket; no peer needs it", "error", err)
+		for _, conn := range udp {
+			_ = conn.Close()
+		}
+		udp, wires = nil, nil
+	default:
 		return err
 	}
 	for i, conn := range udp {
@@ -208,21 +216,15 @@ func (g *gateway) openEngine() (err error) {
 // queues is how many TUN queues there are, and UDP sockets: docs/adr/0003.
 func queues(cfg *config.Config) int { return max(cfg.TUN.Queues, 1) }
 
-// openUDP opens the UDP sockets, as many as there are queues: none where that
-// fails and no peer needs one. What it returns is to be closed, also after an
-// error.
+// openUDP opens the UDP sockets, as many as there are queues. What it returns is
+// to be closed, also after an error.
 func (g *gateway) openUDP() (list []*natt.Conn, err error) {
 	udp, err := natt.Listen(natt.Config{
 		Address: g.cfg.Listen.Address, Port: g.cfg.Listen.NATTPort, Mark: ownMark, Offload: udpOffload(g.cfg.TUN.Offload),
 	})
 	if err != nil {
-		if g.cfg.Listen.Raw && !g.needs(sad.EncapUDP, 0) {
-			g.log.Warn("no UDP socket; no peer needs it", "error", err)
-			return nil, nil
-		}
 		return nil, err
 	}
-	g.listens = append(g.listens, fmt.Sprintf("UDP %d on %s", udp.LocalPort(), listenAddress(g.cfg.Listen.Address)))
 	for list = append(list, udp); len(list) < queues(g.cfg); {
 		sibling, err := udp.Sibling()
 		if err != nil {
@@ -230,6 +232,7 @@ func (g *gateway) openUDP() (list []*natt.Conn, err error) {
 		}
 		list = append(list, sibling)
 	}
+	g.listens = append(g.listens, fmt.Sprintf("UDP %d on %s", udp.LocalPort(), listenAddress(g.cfg.Listen.Address)))
 	return list, nil
 }
 
