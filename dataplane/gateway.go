@@ -105,6 +105,9 @@ func build(cfg Config) (*Gateway, error) {
 	if cfg.TUN == nil {
 		return nil, errors.New("dataplane: Config.TUN is nil: give a TUN device")
 	}
+	if cfg.Wire == nil && len(cfg.Siblings) > 0 {
+		return nil, errors.New("dataplane: Config.Siblings without Config.Wire: the first of them is Wire")
+	}
 	if cfg.Wire == nil && cfg.Raw4 == nil && cfg.Raw6 == nil {
 		return nil, errors.New("dataplane: no wire: give Config.Wire, Config.Raw4 or Config.Raw6")
 	}
@@ -230,13 +233,18 @@ func (g *Gateway) readAgain(failures int) bool {
 	if failures > maxReadFailures {
 		return false
 	}
-	pause := time.NewTimer(readPause)
-	defer pause.Stop()
+	g.pause(readPause)
+	return true
+}
+
+// pause waits that long, or until the gateway stops.
+func (g *Gateway) pause(d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
 	select {
 	case <-g.stop:
-	case <-pause.C:
+	case <-timer.C:
 	}
-	return true
 }
 
 func (g *Gateway) stopping() bool {

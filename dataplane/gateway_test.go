@@ -203,6 +203,7 @@ func TestNewRefusesWhatCannotWork(t *testing.T) {
 		"no TUN":          {Wire: end},
 		"no wire":         {TUN: dev},
 		"several workers": {TUN: dev, Wire: end, Workers: 2},
+		"siblings alone":  {TUN: dev, Raw4: end, Siblings: []dataplane.Wire{end}},
 		"negative":        {TUN: dev, Wire: end, Workers: -1},
 	} {
 		if gw, err := dataplane.New(cfg); err == nil {

@@ -353,17 +353,21 @@ func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, from *origin) (
 	// header, in the ICV of the datagram in front, which is done with. So Mem
 	// ends before the ICV: a queue may overwrite it to its end, and what lies
 	// behind is the next one's, which may not be open yet.
+	d := from.gram
 	start, end := from.start+esp.HeaderLen+sa.Suite.IVLen(), from.end-sa.Suite.ICVLen()
+	if from.end == d.Off+d.Len {
+		end = len(d.Mem) // the last in its slot
+	}
 	w.out = w.out[:len(w.out)+1] // in place, as in add
 	p := &w.out[len(w.out)-1]
-	p.Mem, p.Off, p.Len, p.SegmentSize = from.gram.Mem[:end:end], start, len(job.Payload), 0
+	p.Mem, p.Off, p.Len, p.SegmentSize = d.Mem[:end:end], start, len(job.Payload), 0
 	// Parse cuts what lies behind the inner packet: RFC 4303 2.7, traffic
 	// flow confidentiality padding.
 	if p.Parse() != nil || p.Header.Version != version {
 		w.out = w.out[:len(w.out)-1]
 		return nil, InInner
 	}
-	ecn, ok := innerECN(p.Header.TrafficClass&3, from.gram.TOS&3)
+	ecn, ok := innerECN(p.Header.TrafficClass&3, d.TOS&3)
 	if !ok {
 		w.out = w.out[:len(w.out)-1]
 		return nil, InECN

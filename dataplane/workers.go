@@ -3,6 +3,7 @@ package dataplane
 import (
 	"runtime"
 	"slices"
+	"time"
 
 	"github.com/adit-ipsec/adit/sad"
 )
@@ -26,14 +27,21 @@ func (w *outboundWorker) reserve(sa *sad.SA, n int) (first uint64, granted int) 
 	return first, granted
 }
 
+// waitPause is short beside what a full socket takes to drain.
+const waitPause = 50 * time.Microsecond
+
 // wait sends everything in hand but the run from first to last, and then waits
 // for the workers that are behind.
 func (w *outboundWorker) wait(sa *sad.SA, first, last uint64) {
 	w.flush()
 	w.handOut(sa)
 	sa.HoldAs(w.index, first)
-	for sa.Ahead(w.index, last) && !w.gateway.stopping() {
-		runtime.Gosched()
+	for tries := 0; sa.Ahead(w.index, last) && !w.gateway.stopping(); tries++ {
+		if tries < 100 {
+			runtime.Gosched()
+		} else {
+			w.gateway.pause(waitPause) // the other waits for a full socket
+		}
 	}
 }
 
