@@ -176,6 +176,8 @@ var tunnelLines = []struct{ test, segmentation, metric, title string }{
 	{"tcp1", "on", "CPU", "TCP, one flow, CPU s/GB of both gateways"},
 	{"tcp1", "off", "goodput", "the same, segmentation off, Gbit/s"},
 	{"tcp1", "off", "CPU", "the same, segmentation off, CPU s/GB"},
+	{"tcp4", "on", "goodput", "TCP, four flows, Gbit/s"},
+	{"tcp-both", "on", "goodput", "TCP, one flow in each direction, Gbit/s"},
 	{"udp64", "on", "delivered", "UDP, 64 bytes, delivered kpps"},
 	{"udp64", "on", "CPU", "UDP, 64 bytes, CPU s/Mpacket"},
 	{"udp64-fixed", "on", "CPU", "the same at a fixed rate, CPU s/Mpacket"},
