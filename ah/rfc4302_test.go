@@ -223,6 +223,9 @@ func TestRFC4302_AtomicFragmentIsVerifiedWithoutItsHeader(t *testing.T) {
 			mustVerify(t, tr, wire, suite+", an atomic fragment")
 			mustRefuse(t, tr, changed(wire, len(wire)-1, 0), ErrAuth, suite+", an atomic fragment, changed")
 		}
+		twice := slices.Concat(headerIPv6(atomic, atomic), signed(t, tr, headerIPv6(), nil)[ipv6Len:])
+		setLength(twice, len(twice))
+		mustRefuse(t, tr, twice, ErrMalformed, suite+", two fragment headers")
 		if err := signError(tr, headerIPv6(atomic)); !errors.Is(err, ErrFragment) {
 			t.Errorf("Sign: expected %v, saw %v", ErrFragment, err)
 		}

@@ -210,7 +210,10 @@ func (t *Transform) icv(sc *Scratch, p *Packet, at *place, start int) ([]byte, e
 }
 
 // tag is the GMAC of data (RFC 4543 4): the tag of AES-GCM with no text and
-// data as associated data. The nonce is the salt, then the IV.
+// data as associated data. The nonce is the salt, then the IV. RFC 4302 zeroes
+// the ICV; that the IV in front of it stays in data is read as in ESP (RFC 4543
+// 3.3), and no other implementation was there to compare with: Linux has no
+// GMAC for AH.
 func (t *Transform) tag(sc *Scratch, iv, data []byte) []byte {
 	copy(sc.nonce[:], t.salt[:])
 	copy(sc.nonce[len(t.salt):], iv[:t.d.ivLen])

@@ -2,6 +2,8 @@ package ah
 
 import (
 	"bytes"
+	"crypto/aes"
+	"crypto/cipher"
 	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/binary"
@@ -200,5 +202,30 @@ func TestICVOfAPacketWrittenOut(t *testing.T) {
 	}
 	if binary.BigEndian.Uint32(wire[20:]) != 17<<24|5<<16 {
 		t.Errorf("AH starts with %x", wire[20:24])
+	}
+}
+
+// The same for GMAC behind IPv6, by crypto/cipher: IV and padding are under the
+// ICV, the nonce is salt and IV.
+func TestGMACOfAPacketWrittenOut(t *testing.T) {
+	tr := testTransform(t, "aes192gmac", true)
+	wire := signed(t, tr, headerIPv6(), []byte("payload"))
+	iv := []byte{0, 0, 0, 3, 0, 0, 0, 7}
+	covered := slices.Concat(
+		[]byte{0x60, 0, 0, 0, 0, 40 + 7, 51, 0}, randomBytes(1, 32),
+		[]byte{17, 8, 0, 0, 0, 0, 0x10, 0x01, 0, 0, 0, 7}, iv, make([]byte, 16+4),
+		[]byte("payload"), []byte{0, 0, 0, 3})
+	key := testKey(tr.suite)
+	block, err := aes.NewCipher(key[:24])
+	if err != nil {
+		t.Fatal(err)
+	}
+	gcm, err := cipher.NewGCM(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := append(iv, gcm.Seal(nil, slices.Concat(key[24:], iv), nil, covered)...)
+	if got := wire[52 : 52+24]; !bytes.Equal(got, want) {
+		t.Errorf("expected %x, saw %x", want, got)
 	}
 }
