@@ -3,6 +3,8 @@ package ah
 import (
 	"fmt"
 	"io"
+
+	"github.com/adit-ipsec/adit/internal/crypt"
 )
 
 // Scratch is one worker's working memory: what a packet needs for a moment
@@ -10,11 +12,11 @@ import (
 // at a time. It remembers the last packet until the next; drop it with the
 // worker.
 type Scratch struct {
-	digests [macKinds]digest
+	digests *crypt.Digests
 
 	nonce   [12]byte // GMAC's salt and IV
 	high    [4]byte  // of the sequence number
-	mac     [64]byte // HMAC or GMAC output
+	mac     [64]byte // GMAC output
 	covered []byte   // IP header and AH as the ICV covers them; with GMAC all of the packet
 }
 
@@ -25,10 +27,7 @@ const coverLen = ipv6Len + 65535 + 4
 // NewScratch returns a worker's Scratch, about 65 KiB of which only GMAC touches
 // more than a header's worth.
 func NewScratch() *Scratch {
-	sc := &Scratch{covered: make([]byte, coverLen)}
-	for k := macNone + 1; k < macKinds; k++ {
-		sc.digests[k] = newDigest(k)
-	}
+	sc := &Scratch{digests: crypt.NewDigests(), covered: make([]byte, coverLen)}
 	return sc
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/adit-ipsec/adit/internal/crypt"
 )
 
 // Suite names an integrity algorithm with its ICV length. Values compare with
@@ -14,7 +16,7 @@ type Suite uint8
 // description is a suite's row; all lengths in bytes.
 type description struct {
 	name    string
-	mac     macKind // macNone: GMAC
+	mac     crypt.HMACHash // crypt.NoHash: GMAC
 	keyLen  int
 	saltLen int // what follows GMAC's cipher key in the integrity key
 	ivLen   int // what stands in the ICV field before the ICV
@@ -26,8 +28,8 @@ var table = makeTable()
 
 func makeTable() []description {
 	t := []description{{}}
-	for m := macSHA256; m <= macSHA1; m++ {
-		t = append(t, description{name: macs[m].name, mac: m, keyLen: macs[m].keyLen, icvLen: macs[m].icvLen})
+	for _, m := range crypt.HMACHashes() {
+		t = append(t, description{name: m.Params().Name, mac: m, keyLen: m.Params().KeyLen, icvLen: m.Params().ICVLen})
 	}
 	for _, key := range []int{16, 24, 32} {
 		// RFC 4543 3.2, 4: salt of four octets, IV of eight; 5: the ICV has
@@ -132,7 +134,7 @@ func (s Suite) ICVLen() int { return s.row().icvLen }
 func (s Suite) CounterMode() bool { return s.row().saltLen > 0 }
 
 // Legacy tells whether the suite is kept for old peers only: SHA-1.
-func (s Suite) Legacy() bool { return s.row().mac == macSHA1 }
+func (s Suite) Legacy() bool { return s.row().mac == crypt.SHA1 }
 
 // HeaderLen is the length of AH in bytes behind an IP header of that version, 4
 // or 6. RFC 4302 2.6: padding makes it "an integral multiple of 32 bits (IPv4)

@@ -18,7 +18,7 @@ type Transform struct {
 	suite Suite
 	d     description // a copy: one cache line less far
 	esn   bool
-	mac   mac
+	mac   crypt.HMAC
 	gmac  cipher.AEAD // nil: mac
 	salt  [4]byte
 }
@@ -39,8 +39,8 @@ func New(s Suite, integrityKey []byte, esn bool) (*Transform, error) {
 		return nil, fmt.Errorf("ah: %s takes an integrity key of %d bytes%s, not %d", s, s.KeyLen(), parts, len(integrityKey))
 	}
 	var err error
-	if t.d.mac != macNone {
-		t.mac, err = newMAC(t.d.mac, integrityKey)
+	if t.d.mac != crypt.NoHash {
+		t.mac, err = crypt.NewHMAC(t.d.mac, integrityKey)
 	} else {
 		copy(t.salt[:], integrityKey[t.d.keyLen:])
 		t.gmac, err = crypt.NewGCM(integrityKey[:t.d.keyLen], t.d.icvLen)
@@ -201,7 +201,7 @@ func (t *Transform) icv(sc *Scratch, p *Packet, at *place, start int) ([]byte, e
 		binary.BigEndian.PutUint32(high, uint32(p.Seq>>32))
 	}
 	if t.gmac == nil {
-		return t.mac.sum(sc, header, p.Wire[start:], high), nil
+		return t.mac.Sum(sc.digests, header, p.Wire[start:], high), nil
 	}
 	end := len(header)
 	end += copy(sc.covered[end:], p.Wire[start:])

@@ -7,13 +7,15 @@ import (
 	"crypto/subtle"
 	"encoding/binary"
 	"fmt"
+
+	"github.com/adit-ipsec/adit/internal/crypt"
 )
 
 // hmacCodec encrypts, then authenticates header, IV and encrypted text with an
 // HMAC (RFC 4303 3.3.2.1), and verifies before it decrypts (3.4.4.1).
 type hmacCodec struct {
 	text textCipher
-	mac  mac
+	mac  crypt.HMAC
 	esn  bool
 }
 
@@ -27,7 +29,7 @@ type textCipher interface {
 }
 
 func newHMACCodec(d *description, block cipher.Block, nonce, integrityKey []byte, esn bool) (*hmacCodec, error) {
-	m, err := newMAC(d.mac, integrityKey)
+	m, err := crypt.NewHMAC(d.mac, integrityKey)
 	if err != nil {
 		return nil, err
 	}
@@ -56,16 +58,27 @@ func (c *hmacCodec) seal(sc *Scratch, run []job) {
 	c.text.encrypt(sc, run)
 	for i := range run {
 		j := &run[i]
-		end := len(j.wire) - c.mac.icvLen
-		copy(j.wire[end:], c.mac.sum(sc, j.wire[:end], c.esn, j.seq))
+		end := len(j.wire) - c.mac.ICVLen
+		copy(j.wire[end:], c.sum(sc, j, end))
 	}
+}
+
+// sum is the ICV of a packet's bytes up to end. RFC 4303 2.2.1: "If a separate
+// integrity algorithm is employed, the high order bits are included in the
+// implicit ESP trailer, but are not transmitted".
+func (c *hmacCodec) sum(sc *Scratch, j *job, end int) []byte {
+	var high []byte
+	if c.esn {
+		high = sc.putHigh(j.seq)
+	}
+	return c.mac.Sum(sc.digests, j.wire[:end], high, nil)
 }
 
 func (c *hmacCodec) open(sc *Scratch, run []job) {
 	for i := range run {
 		j := &run[i]
-		end := len(j.wire) - c.mac.icvLen
-		j.ok = subtle.ConstantTimeCompare(c.mac.sum(sc, j.wire[:end], c.esn, j.seq), j.wire[end:]) == 1
+		end := len(j.wire) - c.mac.ICVLen
+		j.ok = subtle.ConstantTimeCompare(c.sum(sc, j, end), j.wire[end:]) == 1
 	}
 	c.text.decrypt(sc, run)
 }

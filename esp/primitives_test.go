@@ -4,41 +4,11 @@ import (
 	"bytes"
 	"crypto/aes"
 	"crypto/cipher"
-	"crypto/hmac"
 	"encoding/binary"
 	"math"
 	"math/bits"
 	"testing"
 )
-
-// The HMAC from saved states is crypto/hmac's, at every length around the block
-// boundaries.
-func TestHMACIsThatOfTheStandardLibrary(t *testing.T) {
-	sc := NewScratch()
-	for k := macNone + 1; k < macKinds; k++ {
-		d := macs[k]
-		key := randomBytes(uint64(k), d.keyLen)
-		m, err := newMAC(k, key)
-		if err != nil {
-			t.Fatal(err)
-		}
-		for n := range 3*d.blockLen + 2 {
-			data := randomBytes(uint64(n), n)
-			h := hmac.New(d.new, key)
-			h.Write(data)
-			if want, got := h.Sum(nil)[:d.icvLen], m.sum(sc, data, false, 0); !bytes.Equal(got, want) {
-				t.Fatalf("%s of %d bytes: expected %x, saw %x", d.name, n, want, got)
-			}
-			h.Write([]byte{0, 0, 0, 9})
-			if want, got := h.Sum(nil)[:d.icvLen], m.sum(sc, data, true, 9<<32|5); !bytes.Equal(got, want) {
-				t.Fatalf("%s of %d bytes with ESN: expected %x, saw %x", d.name, n, want, got)
-			}
-		}
-		if _, err := newMAC(k, make([]byte, d.blockLen+1)); err == nil {
-			t.Errorf("%s: expected a key longer than the block to be refused", d.name)
-		}
-	}
-}
 
 // CBC in both directions is crypto/cipher's, in place and apart.
 func TestCBCIsThatOfTheStandardLibrary(t *testing.T) {

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"slices"
 	"strings"
+
+	"github.com/adit-ipsec/adit/internal/crypt"
 )
 
 // refusal says why a name that is no suite here is none on purpose; "" if it
@@ -40,7 +42,7 @@ func refusal(name string) string {
 func isNone(s string) bool { return s == "none" || s == "null" }
 
 func isHash(s string) bool {
-	return slices.ContainsFunc(macs[macSHA256:], func(m macDescription) bool { return m.name == s })
+	return slices.ContainsFunc(crypt.HMACHashes(), func(m crypt.HMACHash) bool { return m.Params().Name == s })
 }
 
 func isAES(s string, kinds ...string) bool {
@@ -55,7 +57,7 @@ func isAES(s string, kinds ...string) bool {
 }
 
 func isCombined(s string) bool {
-	return slices.ContainsFunc(table[1:], func(d description) bool { return d.name == s && d.mac == macNone })
+	return slices.ContainsFunc(table[1:], func(d description) bool { return d.name == s && d.mac == crypt.NoHash })
 }
 
 // near returns the n suite names closest to name by edit distance.

@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"fmt"
 	"io"
+
+	"github.com/adit-ipsec/adit/internal/crypt"
 )
 
 // runLen is how many packets a codec is handed at a time: enough for a
@@ -16,7 +18,7 @@ const runLen = 16
 // drop it with the worker.
 type Scratch struct {
 	jobs    [runLen]job
-	digests [macKinds]digest
+	digests *crypt.Digests
 
 	nonce   [16]byte // salt and IV; CCM: flags, salt and IV
 	counter [16]byte // a counter block
@@ -36,10 +38,7 @@ const copyLen = 65535 + 512
 // NewScratch returns a worker's Scratch, about 130 KiB of which only suites
 // that copy touch more than 1 KiB.
 func NewScratch() *Scratch {
-	sc := &Scratch{copied: make([]byte, copyLen), again: make([]byte, copyLen)}
-	for k := macNone + 1; k < macKinds; k++ {
-		sc.digests[k] = newDigest(k)
-	}
+	sc := &Scratch{digests: crypt.NewDigests(), copied: make([]byte, copyLen), again: make([]byte, copyLen)}
 	return sc
 }
 

@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/adit-ipsec/adit/internal/crypt"
 )
 
 // Suite names a pair of encryption and integrity algorithms, or a combined
@@ -34,7 +36,7 @@ type description struct {
 	ivLen   int
 	icvLen  int
 	align   int // IV apart, what the encrypted text's length is a multiple of
-	mac     macKind
+	mac     crypt.HMACHash
 	counter bool // a nonce used twice breaks it
 }
 
@@ -58,15 +60,15 @@ func makeTable() []description {
 	t = append(t, description{name: "chacha20poly1305", mode: modeChaCha20,
 		keyLen: 32, saltLen: 4, ivLen: 8, icvLen: 16, align: 4, counter: true})
 	for _, key := range aes {
-		for m := macSHA256; m <= macSHA1; m++ {
-			t = append(t, description{name: fmt.Sprintf("aes%d-%s", key*8, macs[m].name), mode: modeCBC,
-				keyLen: key, ivLen: 16, icvLen: macs[m].icvLen, align: 16, mac: m})
+		for _, m := range crypt.HMACHashes() {
+			t = append(t, description{name: fmt.Sprintf("aes%d-%s", key*8, m.Params().Name), mode: modeCBC,
+				keyLen: key, ivLen: 16, icvLen: m.Params().ICVLen, align: 16, mac: m})
 		}
 	}
 	for _, key := range aes {
-		for m := macSHA256; m <= macSHA1; m++ {
-			t = append(t, description{name: fmt.Sprintf("aes%dctr-%s", key*8, macs[m].name), mode: modeCTR,
-				keyLen: key, saltLen: 4, ivLen: 8, icvLen: macs[m].icvLen, align: 4, mac: m, counter: true})
+		for _, m := range crypt.HMACHashes() {
+			t = append(t, description{name: fmt.Sprintf("aes%dctr-%s", key*8, m.Params().Name), mode: modeCTR,
+				keyLen: key, saltLen: 4, ivLen: 8, icvLen: m.Params().ICVLen, align: 4, mac: m, counter: true})
 		}
 	}
 	for _, key := range aes {
@@ -76,9 +78,9 @@ func makeTable() []description {
 				keyLen: key, saltLen: 3, ivLen: 8, icvLen: icv, align: 4, counter: true})
 		}
 	}
-	for m := macSHA256; m <= macSHA1; m++ {
-		t = append(t, description{name: "null-" + macs[m].name, mode: modeNull,
-			icvLen: macs[m].icvLen, align: 4, mac: m})
+	for _, m := range crypt.HMACHashes() {
+		t = append(t, description{name: "null-" + m.Params().Name, mode: modeNull,
+			icvLen: m.Params().ICVLen, align: 4, mac: m})
 	}
 	for _, key := range aes {
 		// RFC 4543 3: the ICV has 16 octets and is never truncated.
@@ -151,7 +153,7 @@ func (s *Suite) UnmarshalText(text []byte) error {
 // four-byte salt, CCM's three-byte salt, CTR's four-byte nonce.
 func (s Suite) KeyLen() (encryption, integrity int) {
 	d := s.row()
-	return d.keyLen + d.saltLen, macs[d.mac].keyLen
+	return d.keyLen + d.saltLen, d.mac.Params().KeyLen
 }
 
 // IVLen is the length of the IV on the wire in bytes.
@@ -168,7 +170,7 @@ func (s Suite) BlockSize() int { return s.row().align }
 func (s Suite) CounterMode() bool { return s.row().counter }
 
 // Legacy tells whether the suite is kept for old peers only: SHA-1.
-func (s Suite) Legacy() bool { return s.row().mac == macSHA1 }
+func (s Suite) Legacy() bool { return s.row().mac == crypt.SHA1 }
 
 // SealedLen is the length in bytes of the ESP packet that carries payload
 // bytes: header, IV, payload, padding, two trailer bytes, ICV.

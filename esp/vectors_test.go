@@ -7,6 +7,7 @@ import (
 	"os"
 	"testing"
 
+	"github.com/adit-ipsec/adit/internal/crypt"
 	"github.com/adit-ipsec/adit/internal/vectors"
 )
 
@@ -234,21 +235,22 @@ func TestVectors_RFC3686_CTR(t *testing.T) {
 
 // RFC 4868 and its like: key, data, truncated output.
 func TestVectors_RFC4868_HMAC(t *testing.T) {
-	kinds := map[string]macKind{}
-	for k := macNone + 1; k < macKinds; k++ {
-		kinds[macs[k].name] = k
+	kinds := map[string]crypt.HMACHash{}
+	for _, k := range crypt.HMACHashes() {
+		kinds[k.Params().Name] = k
 	}
 	forEveryVector(t, "hmac.txt", 6, func(t *testing.T, v *vectors.Stanza) {
-		m, err := newMAC(kinds[v.Text("hash")], v.Hex("key"))
+		kind := kinds[v.Text("hash")]
+		m, err := crypt.NewHMAC(kind, v.Hex("key"))
 		if err != nil {
 			t.Fatal(err)
 		}
 		want := v.Hex("icv")
-		if len(v.Hex("key")) == macs[m.kind].keyLen && len(want) != m.icvLen {
-			t.Errorf("expected an ICV of %d bytes, the suite has %d", len(want), m.icvLen)
+		if len(v.Hex("key")) == kind.Params().KeyLen && len(want) != m.ICVLen {
+			t.Errorf("expected an ICV of %d bytes, the suite has %d", len(want), m.ICVLen)
 		}
-		m.icvLen = len(want)
-		if got := m.sum(NewScratch(), v.Hex("data"), false, 0); !bytes.Equal(got, want) {
+		m.ICVLen = len(want)
+		if got := m.Sum(crypt.NewDigests(), v.Hex("data"), nil, nil); !bytes.Equal(got, want) {
 			t.Errorf("expected %x, saw %x", want, got)
 		}
 	})

@@ -224,17 +224,17 @@ func TestWycheproof_AESCBC(t *testing.T) {
 
 // HMAC with keys up to a block, whole and truncated.
 func TestWycheproof_HMAC(t *testing.T) {
-	sc := NewScratch()
-	for k, counts := range map[macKind][2]int{macSHA1: {60, 104}, macSHA256: {60, 108}, macSHA384: {66, 108}, macSHA512: {66, 108}} {
-		d := macs[k]
-		fits := func(_ *wycheproofGroup, w *wycheproofTest) bool { return len(w.Key) <= d.blockLen }
-		forEveryWycheproof(t, fmt.Sprintf("hmac_%s_test.json", d.name), counts[0], counts[1], fits, func(t *testing.T, g *wycheproofGroup, w *wycheproofTest) bool {
-			m, err := newMAC(k, w.Key)
+	digests := crypt.NewDigests()
+	for k, counts := range map[crypt.HMACHash][2]int{crypt.SHA1: {60, 104}, crypt.SHA256: {60, 108}, crypt.SHA384: {66, 108}, crypt.SHA512: {66, 108}} {
+		d := k.Params()
+		fits := func(_ *wycheproofGroup, w *wycheproofTest) bool { return len(w.Key) <= d.BlockLen }
+		forEveryWycheproof(t, fmt.Sprintf("hmac_%s_test.json", d.Name), counts[0], counts[1], fits, func(t *testing.T, g *wycheproofGroup, w *wycheproofTest) bool {
+			m, err := crypt.NewHMAC(k, w.Key)
 			if err != nil {
 				t.Fatal(err)
 			}
-			m.icvLen = g.TagSize / 8
-			return subtle.ConstantTimeCompare(m.sum(sc, w.Msg, false, 0), w.Tag) == 1
+			m.ICVLen = g.TagSize / 8
+			return subtle.ConstantTimeCompare(m.Sum(digests, w.Msg, nil, nil), w.Tag) == 1
 		})
 	}
 }

@@ -9,6 +9,9 @@
 // GODEBUG=cpu.avx512bw=off leaves out the widest, AES-GCM's among them, and
 // GODEBUG=cpu.avx2=off the others.
 //
+// HMAC is here too, in plain Go over the standard library's hashes: its keyed
+// states are kept, so that a packet costs no key setup and no allocation.
+//
 // It does not own packets. Headers, pseudo headers and the meaning of a sum
 // are internal/packet's and its callers'.
 package crypt

@@ -39,34 +39,11 @@ func updateChecksum(field []byte, old, new uint16) {
 // RFC 1071 without its last step.
 //
 // It adds eight bytes at a time in little-endian order, and swaps the result:
-// RFC 1071 2 (B), (C). internal/crypt has the same with vectors, for payloads.
+// RFC 1071 2 (B), (C). It is for headers: internal/crypt sums payloads.
 func Checksum(b []byte, initial uint16) uint16 {
 	sum := uint64(bits.ReverseBytes16(initial))
 	var carry uint64
-	for len(b) >= 64 {
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[0:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[16:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[24:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[32:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[40:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[48:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[56:]), carry)
-		b = b[64:]
-	}
-	if len(b) >= 32 {
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[0:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[16:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[24:]), carry)
-		b = b[32:]
-	}
-	if len(b) >= 16 {
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[0:]), carry)
-		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b[8:]), carry)
-		b = b[16:]
-	}
-	if len(b) >= 8 {
+	for len(b) >= 8 {
 		sum, carry = bits.Add64(sum, binary.LittleEndian.Uint64(b), carry)
 		b = b[8:]
 	}
