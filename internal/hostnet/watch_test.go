@@ -32,6 +32,7 @@ func TestRootWatchBringsThePlanBackWithTheDevice(t *testing.T) {
 		case <-time.After(10 * time.Second):
 			t.Fatal("nothing brought the plan back")
 		}
+		h.settle(a)
 		difference(t, "up again", want, h.dump())
 		h.ways("up again", map[string]string{"10.2.0.10": device, "2001:db8:b::1": device})
 	}
