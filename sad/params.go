@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/adit-ipsec/adit/ah"
 	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/internal/replay"
@@ -28,97 +29,6 @@ const (
 // use and MUST NOT be sent on the wire."
 const MinSPI = 256
 
-// Encapsulation is what carries the ESP packets of an SA.
-type Encapsulation uint8
-
-// The encapsulations.
-const (
-	EncapUDP  Encapsulation = iota // UDP, RFC 3948
-	EncapNone                      // IP protocol 50
-)
-
-// String returns "udp" or "none", the words of the configuration file.
-func (e Encapsulation) String() string {
-	return word(e, "udp", "none")
-}
-
-// DFMode says what becomes of Don't Fragment on the outer IPv4 header (RFC 4301
-// 8.1).
-type DFMode uint8
-
-// The modes.
-const (
-	DFCopy  DFMode = iota // from the inner header; IPv6 inside counts as set
-	DFSet                 // always
-	DFClear               // never
-)
-
-// String returns the word of the configuration file.
-func (m DFMode) String() string { return word(m, "copy", "set", "clear") }
-
-// ECNMode is the mode of RFC 6040 for making the outer header.
-type ECNMode uint8
-
-// The modes.
-const (
-	ECNNormal ECNMode = iota // copy the inner field, RFC 6040 4.1
-	ECNCompat                // send Not-ECT, for peers that know no ECN
-)
-
-// String returns the word of the configuration file.
-func (m ECNMode) String() string { return word(m, "normal", "compat") }
-
-// DSCP says what the outer header's DSCP is: copied from the inner header (the
-// zero value), 0 whatever the inner header says, or one fixed value.
-type DSCP uint8
-
-// The modes without a number; FixedDSCP makes the others.
-const (
-	DSCPCopy DSCP = 0
-	DSCPOff  DSCP = 1
-
-	dscpFixed DSCP = 0x80
-)
-
-// FixedDSCP puts v, 0 to 63, on every outer header; higher bits of v are cut.
-func FixedDSCP(v uint8) DSCP { return dscpFixed | DSCP(v&63) }
-
-// Outer is the DSCP of the outer header over a packet whose DSCP is inner; both
-// are 0 to 63.
-func (d DSCP) Outer(inner uint8) uint8 {
-	switch {
-	case d&dscpFixed != 0:
-		return uint8(d & 63)
-	case d == DSCPOff:
-		return 0
-	}
-	return inner & 63
-}
-
-// String returns the word of the configuration file, or the number.
-func (d DSCP) String() string {
-	if d&dscpFixed != 0 {
-		return fmt.Sprint(uint8(d & 63))
-	}
-	return word(d, "copy", "off")
-}
-
-// Tunnel is how the outer header follows from the inner one. The zero value
-// copies DF and DSCP and is normal ECN.
-type Tunnel struct {
-	DF   DFMode
-	ECN  ECNMode
-	DSCP DSCP
-}
-
-// word is the text of an enumeration's value.
-func word[T ~uint8](v T, words ...string) string {
-	if int(v) < len(words) {
-		return words[v]
-	}
-	return fmt.Sprintf("unknown(%d)", uint8(v))
-}
-
 // SequenceStore keeps, durably, how far the sequence numbers of a key may have
 // been used, so that a restart never uses one again. It is safe for concurrent
 // use.
@@ -137,12 +47,19 @@ type SequenceStore interface {
 // IKE or the settings server.
 type Params struct {
 	Direction Direction
+	Protocol  Protocol
+	Mode      Mode
 	SPI       uint32
 	Peer      string // name of the peer, never empty
 	Policy    string // name of the policy; "": every policy of the peer
+	// Bundle: the SA is one of two, AH around ESP (RFC 4301 4.1 calls it
+	// nesting); a packet that lacks one of the two is dropped. The ESP SA says
+	// the mode of both.
+	Bundle bool
 
-	Suite         esp.Suite
-	EncryptionKey Key // with the salt or nonce at its end, if the suite has one
+	Suite         esp.Suite `json:",omitzero"` // with protocol ESP
+	AHSuite       ah.Suite  `json:",omitzero"` // with protocol AH
+	EncryptionKey Key       // with the salt or nonce at its end, if the suite has one
 	IntegrityKey  Key
 	ESN           bool // 64-bit sequence numbers
 
@@ -155,7 +72,27 @@ type Params struct {
 	// only. Inbound, a zero Remote is any; outbound, a zero Local is the
 	// kernel's choice, and Remote is never zero.
 	Local, Remote netip.AddrPort
-	Tunnel        Tunnel
+	// Static: the peer stays at Remote, whatever address its packets come from
+	// (RFC 7296 2.23 would follow them).
+	Static bool
+	// BehindNAT: this end is behind a NAT. Then the peer is not: it is not
+	// followed, and Keepalive counts.
+	BehindNAT bool
+	// OriginalLocal and OriginalRemote are the addresses that both ends had in
+	// front of the NATs, in transport mode over UDP (RFC 3948 3.1.2); invalid:
+	// there is no NAT.
+	OriginalLocal, OriginalRemote netip.Addr
+
+	Tunnel   Tunnel
+	Fragment FragmentMode
+	TFC      TFC
+	// DSCPs are the inner code points, 0 to 63, that this outbound SA carries
+	// where several have the same selectors (RFC 4301 4.1); empty: those that
+	// none of the others names. A receiver does not look at them.
+	DSCPs []uint8
+	// Lifetime is when the SA is to be replaced and when it ends.
+	Lifetime Lifetime
+
 	// Keepalive is how long an outbound UDP SA may be idle before a NAT
 	// keepalive is due (RFC 3948 4); 0: none.
 	Keepalive time.Duration

@@ -3,6 +3,7 @@ package sad
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -22,10 +23,13 @@ type SA struct {
 	// ---- immutable after New ----
 
 	Direction     Direction
+	Protocol      Protocol
+	Mode          Mode
 	SPI           uint32
 	Peer          string
 	Policy        string // "": every policy of the peer
-	Suite         esp.Suite
+	Bundle        bool
+	Suite         esp.Suite // of ESP
 	ESN           bool
 	ReplayWindow  int // packets; 0: none
 	Encap         Encapsulation
@@ -33,7 +37,15 @@ type SA struct {
 	Tunnel        Tunnel
 	Keepalive     time.Duration
 	Selectors     []spd.Selector // nil: what the SPD says
-	Transform     *esp.Transform
+	Transform     *esp.Transform // of ESP
+
+	// See Params.
+	Static, BehindNAT             bool
+	OriginalLocal, OriginalRemote netip.Addr
+	Fragment                      FragmentMode
+	TFC                           TFC
+	DSCPs                         []uint8
+	Lifetime                      Lifetime
 
 	keyID    KeyID
 	space    uint64        // the last number of the space: 2^32-1, or 2^64-1 with ESN
@@ -74,10 +86,13 @@ func New(p Params) (*SA, error) {
 		return nil, err
 	}
 	sa := &SA{
-		Direction: p.Direction, SPI: p.SPI, Peer: p.Peer, Policy: p.Policy,
-		Suite: p.Suite, ESN: p.ESN, Encap: p.Encap,
+		Direction: p.Direction, Protocol: p.Protocol, Mode: p.Mode, SPI: p.SPI, Peer: p.Peer, Policy: p.Policy,
+		Bundle: p.Bundle, Suite: p.Suite, ESN: p.ESN, Encap: p.Encap,
 		Local: unmap(p.Local), Remote: unmap(p.Remote),
 		Tunnel: p.Tunnel, Keepalive: p.Keepalive,
+		Static: p.Static, BehindNAT: p.BehindNAT,
+		OriginalLocal: p.OriginalLocal.Unmap(), OriginalRemote: p.OriginalRemote.Unmap(),
+		Fragment: p.Fragment, TFC: p.TFC, DSCPs: slices.Clone(p.DSCPs), Lifetime: p.Lifetime,
 		keyID: p.KeyID(),
 		space: 1<<32 - 1,
 	}
