@@ -93,7 +93,7 @@ func (d *Database) admit(sa *SA, e *editing) error {
 		return fmt.Errorf("sad: %s: %w: remove it first, or use another SPI", id, ErrDuplicate)
 	}
 	if sa.Direction == Inbound {
-		if other := e.next.Inbound(sa.SPI); other != nil {
+		if other := e.next.inboundOf(sa.Protocol, sa.SPI); other != nil {
 			return fmt.Errorf("sad: %s: SPI %w, for peer %q: use another SPI", id, ErrDuplicate, other.Peer)
 		}
 	}
@@ -145,7 +145,7 @@ func (d *Database) Remove(ids ...ID) int {
 // last maxSpent keys are kept: it is a net under key sources that promise fresh
 // keys, and must not grow with every rekey.
 func (d *Database) spend(sa *SA) {
-	if sa.Direction != Outbound || sa.sequence != nil || !sa.Suite.CounterMode() {
+	if sa.Direction != Outbound || sa.sequence != nil || !sa.Suite.CounterMode() && !sa.AHSuite.CounterMode() {
 		return
 	}
 	if len(d.order) == maxSpent {

@@ -150,7 +150,7 @@ func TestRemove(t *testing.T) {
 	in, out := newSA(t, inbound(t)), newSA(t, outbound(t))
 	install(t, d, in, out)
 	old := d.Load()
-	if n := d.Remove(ID{Inbound, 0x1001, "site-c"}, ID{Outbound, 0x1001, "site-b"}); n != 0 || d.Load() != old {
+	if n := d.Remove(ID{Inbound, 0x1001, "site-c", ESP}, ID{Outbound, 0x1001, "site-b", ESP}); n != 0 || d.Load() != old {
 		t.Errorf("Remove of strangers: expected 0 and no change, seen %d", n)
 	}
 	if n := d.Remove(in.ID(), in.ID(), out.ID(), ID{}); n != 2 {

@@ -117,28 +117,40 @@ func (p Params) Format(s fmt.State, _ rune) {
 	_, _ = fmt.Fprintf(s, "%+v", plain(p))
 }
 
-// ID names an SA: for one direction, the SPI with the peer that it belongs to.
+// ID names an SA: for one direction and protocol, the SPI with the peer that it
+// belongs to.
 type ID struct {
 	Direction Direction
 	SPI       uint32
 	Peer      string
+	Protocol  Protocol
 }
 
 // String is the ID in words, for errors and logs.
 func (id ID) String() string {
-	return fmt.Sprintf("%s SA 0x%x of peer %q", id.Direction, id.SPI, id.Peer)
+	what := "SA"
+	if id.Protocol == AH {
+		what = "AH SA"
+	}
+	return fmt.Sprintf("%s %s 0x%x of peer %q", id.Direction, what, id.SPI, id.Peer)
 }
 
 // ID is the ID of the SA that p makes.
-func (p *Params) ID() ID { return ID{p.Direction, p.SPI, p.Peer} }
+func (p *Params) ID() ID { return ID{p.Direction, p.SPI, p.Peer, p.Protocol} }
 
-// KeyID names the key of p.
-func (p *Params) KeyID() KeyID { return keyID(p.EncryptionKey, p.IntegrityKey) }
+// KeyID names the key of p. GMAC's key in AH draws its nonces from the same space
+// as in ESP.
+func (p *Params) KeyID() KeyID {
+	if p.Protocol == AH && p.AHSuite.CounterMode() {
+		return keyID(p.IntegrityKey, nil)
+	}
+	return keyID(p.EncryptionKey, p.IntegrityKey)
+}
 
 // Validate tells whether New could make an SA of p, apart from what the
 // SequenceStore says. The error names the SA and what to do, never a key.
 func (p *Params) Validate() error {
-	for _, check := range []func() error{p.checkName, p.checkKeys, p.checkNumbers, p.checkOuter, p.checkSelectors} {
+	for _, check := range []func() error{p.checkName, p.checkKeys, p.checkNumbers, p.checkWhole, p.checkOuter, p.checkSelectors} {
 		if err := check(); err != nil {
 			return fmt.Errorf("sad: %s: %w", p.ID(), err)
 		}
@@ -159,8 +171,14 @@ func (p *Params) checkName() error {
 }
 
 func (p *Params) checkKeys() error {
+	if p.Protocol == AH {
+		return p.checkKeysAH()
+	}
 	if !p.Suite.Valid() {
 		return errors.New("no suite: give one, such as aes128gcm16")
+	}
+	if p.AHSuite.Valid() {
+		return fmt.Errorf("a suite of AH, %s, on an SA of ESP: make it an SA of AH, or leave it out", p.AHSuite)
 	}
 	encryption, integrity := p.Suite.KeyLen()
 	if len(p.EncryptionKey) != encryption {
@@ -182,8 +200,8 @@ func (p *Params) checkNumbers() error {
 		// neither a store nor fresh keys is refused: it fails closed.
 		// Deviation: the other suites may go without. They start at 1 again
 		// and the peer's window refuses them; nothing is given away.
-		if p.Suite.CounterMode() && p.Sequence == nil && !p.FreshKeys {
-			return fmt.Errorf("%w: %s must never use a number twice: give a writable state directory, or keys made for this run (IKE, settings server)", ErrNoStore, p.Suite)
+		if p.counterMode() && p.Sequence == nil && !p.FreshKeys {
+			return fmt.Errorf("%w: %s must never use a number twice: give a writable state directory, or keys made for this run (IKE, settings server)", ErrNoStore, p.suiteName())
 		}
 		return nil
 	}

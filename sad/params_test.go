@@ -185,7 +185,7 @@ func TestWords(t *testing.T) {
 		EncapUDP.String(): "udp", EncapNone.String(): "none", Encapsulation(9).String(): "unknown(9)",
 		DFCopy.String(): "copy", DFSet.String(): "set", DFClear.String(): "clear",
 		ECNNormal.String(): "normal", ECNCompat.String(): "compat",
-		ID{Inbound, 0x1001, "b"}.String(): `in SA 0x1001 of peer "b"`,
+		ID{Inbound, 0x1001, "b", ESP}.String(): `in SA 0x1001 of peer "b"`,
 	} {
 		if got != want {
 			t.Errorf("expected %q, seen %q", want, got)

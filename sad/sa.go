@@ -8,6 +8,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/adit-ipsec/adit/ah"
 	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/internal/replay"
@@ -29,7 +30,7 @@ type SA struct {
 	Peer          string
 	Policy        string // "": every policy of the peer
 	Bundle        bool
-	Suite         esp.Suite // of ESP
+	Suite         esp.Suite `json:",omitzero"` // of ESP
 	ESN           bool
 	ReplayWindow  int // packets; 0: none
 	Encap         Encapsulation
@@ -38,6 +39,9 @@ type SA struct {
 	Keepalive     time.Duration
 	Selectors     []spd.Selector // nil: what the SPD says
 	Transform     *esp.Transform // of ESP
+	AHSuite       ah.Suite       `json:",omitzero"`
+	AHTransform   *ah.Transform
+	whole         bool
 
 	// See Params.
 	Static, BehindNAT             bool
@@ -102,8 +106,15 @@ func New(p Params) (*SA, error) {
 	if p.ESN {
 		sa.space = 1<<64 - 1
 	}
+	sa.whole = p.Protocol == AH || p.Bundle || p.Mode == TransportMode
 	var err error
-	if sa.Transform, err = esp.New(p.Suite, p.EncryptionKey, p.IntegrityKey, p.ESN); err != nil {
+	if p.Protocol == AH {
+		sa.AHSuite = p.AHSuite
+		sa.AHTransform, err = ah.New(p.AHSuite, p.IntegrityKey, p.ESN)
+	} else {
+		sa.Transform, err = esp.New(p.Suite, p.EncryptionKey, p.IntegrityKey, p.ESN)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("sad: %s: %w", sa.ID(), err)
 	}
 	if p.Direction == Inbound {
@@ -122,7 +133,7 @@ func unmap(a netip.AddrPort) netip.AddrPort {
 }
 
 // ID names the SA.
-func (sa *SA) ID() ID { return ID{sa.Direction, sa.SPI, sa.Peer} }
+func (sa *SA) ID() ID { return ID{sa.Direction, sa.SPI, sa.Peer, sa.Protocol} }
 
 // KeyID names the SA's key.
 func (sa *SA) KeyID() KeyID { return sa.keyID }
@@ -158,7 +169,10 @@ func (sa *SA) CountDrop(packets int) { sa.otherDrops.Add(uint64(packets)) }
 type Stats struct {
 	ID
 	Policy        string
-	Suite         esp.Suite
+	Mode          Mode
+	Bundle        bool
+	Suite         esp.Suite `json:",omitzero"` // of ESP
+	AHSuite       ah.Suite  `json:",omitzero"` // of AH
 	ESN           bool
 	Encap         Encapsulation
 	Local, Remote netip.AddrPort
@@ -180,7 +194,7 @@ type Stats struct {
 // Stats reads the counters one by one: they may differ by a batch.
 func (sa *SA) Stats() Stats {
 	s := Stats{
-		ID: sa.ID(), Policy: sa.Policy, Suite: sa.Suite, ESN: sa.ESN, Encap: sa.Encap,
+		ID: sa.ID(), Policy: sa.Policy, Mode: sa.Mode, Bundle: sa.Bundle, Suite: sa.Suite, AHSuite: sa.AHSuite, ESN: sa.ESN, Encap: sa.Encap,
 		Local: sa.Local, Remote: sa.Remote, ReplayWindow: sa.ReplayWindow,
 		Packets: sa.packets.Load(), Bytes: sa.bytes.Load(), LastUsed: sa.lastUsed.Load(),
 		ReplayDrops: sa.replayDrops.Load(), AuthDrops: sa.authDrops.Load(), OtherDrops: sa.otherDrops.Load(),

@@ -30,7 +30,8 @@ var (
 // Snapshot is what was installed at one moment. It is immutable and needs no
 // lock; the SAs in it are live.
 type Snapshot struct {
-	inbound index[uint32, *SA]
+	inbound   index[uint32, *SA] // of ESP
+	inboundAH index[uint32, *SA]
 	// outbound is by peerHash ^ policyHash. Under one hash lie the SAs of all
 	// names that have it, in order of installation.
 	outbound index[uint64, []*SA]
@@ -51,25 +52,42 @@ func policyHash(policy string) uint64 { return bits.RotateLeft64(maphash.String(
 // this determination is based on the SPI or the SPI plus protocol field".
 func (s *Snapshot) Inbound(spi uint32) *SA { return s.inbound[spiShard(spi)][spi] }
 
+// InboundAH is Inbound for AH: an SA of ESP may have the same SPI.
+func (s *Snapshot) InboundAH(spi uint32) *SA { return s.inboundAH[spiShard(spi)][spi] }
+
+func (s *Snapshot) inboundOf(p Protocol, spi uint32) *SA {
+	if p == AH {
+		return s.InboundAH(spi)
+	}
+	return s.Inbound(spi)
+}
+
 // Outbound is the SA for the policy's packets to the peer: the policy's own, else
 // the one for every policy of the peer, else nil. Of several it is the one
 // installed last, so that a new generation takes over when it is installed and
-// the old one serves again if the new one is removed.
-func (s *Snapshot) Outbound(peer, policy string) *SA {
+// the old one serves again if the new one is removed. Of a bundle it is the SA
+// of ESP.
+func (s *Snapshot) Outbound(peer, policy string) *SA { return s.find(peer, policy, false) }
+
+// OutboundAH is the other SA of a bundle, which puts AH around what Outbound has
+// made.
+func (s *Snapshot) OutboundAH(peer, policy string) *SA { return s.find(peer, policy, true) }
+
+func (s *Snapshot) find(peer, policy string, around bool) *SA {
 	hash := peerHash(peer)
 	if policy != "" {
-		if sa := s.newest(hash^policyHash(policy), peer, policy); sa != nil {
+		if sa := s.newest(hash^policyHash(policy), peer, policy, around); sa != nil {
 			return sa
 		}
 	}
-	return s.newest(hash^noPolicy, peer, "")
+	return s.newest(hash^noPolicy, peer, "", around)
 }
 
-func (s *Snapshot) newest(hash uint64, peer, policy string) *SA {
+func (s *Snapshot) newest(hash uint64, peer, policy string, around bool) *SA {
 	sas := s.outbound[outboundShard(hash)][hash]
 	for i := len(sas) - 1; i >= 0; i-- {
-		if sas[i].Peer == peer && sas[i].Policy == policy {
-			return sas[i]
+		if sa := sas[i]; sa.Peer == peer && sa.Policy == policy && around == (sa.Bundle && sa.Protocol == AH) {
+			return sa
 		}
 	}
 	return nil
@@ -78,10 +96,12 @@ func (s *Snapshot) newest(hash uint64, peer, policy string) *SA {
 // All is every SA, in no particular order.
 func (s *Snapshot) All() iter.Seq[*SA] {
 	return func(yield func(*SA) bool) {
-		for _, part := range s.inbound {
-			for _, sa := range part {
-				if !yield(sa) {
-					return
+		for _, table := range []*index[uint32, *SA]{&s.inbound, &s.inboundAH} {
+			for _, part := range table {
+				for _, sa := range part {
+					if !yield(sa) {
+						return
+					}
 				}
 			}
 		}
@@ -108,7 +128,7 @@ func (s *Snapshot) Generation() uint64 { return s.generation }
 // one, whose parts are copied when they are first touched.
 type editing struct {
 	next           *Snapshot
-	inboundCopied  [shards]bool
+	inboundCopied  [AH + 1][shards]bool
 	outboundCopied [shards]bool
 }
 
@@ -119,7 +139,7 @@ func edit(current *Snapshot) *editing {
 
 func (e *editing) add(sa *SA) {
 	if sa.Direction == Inbound {
-		own(&e.next.inbound, &e.inboundCopied, spiShard(sa.SPI))[sa.SPI] = sa
+		e.inbound(sa)[sa.SPI] = sa
 		return
 	}
 	hash := peerHash(sa.Peer) ^ policyHash(sa.Policy)
@@ -129,9 +149,18 @@ func (e *editing) add(sa *SA) {
 	part[hash] = append(slices.Clip(part[hash]), sa)
 }
 
+// inbound is the part of the index that sa belongs into.
+func (e *editing) inbound(sa *SA) map[uint32]*SA {
+	table := &e.next.inbound
+	if sa.Protocol == AH {
+		table = &e.next.inboundAH
+	}
+	return own(table, &e.inboundCopied[sa.Protocol], spiShard(sa.SPI))
+}
+
 func (e *editing) remove(sa *SA) {
 	if sa.Direction == Inbound {
-		delete(own(&e.next.inbound, &e.inboundCopied, spiShard(sa.SPI)), sa.SPI)
+		delete(e.inbound(sa), sa.SPI)
 		return
 	}
 	hash := peerHash(sa.Peer) ^ policyHash(sa.Policy)
