@@ -18,6 +18,4 @@
 //
 // A Transform is immutable and shared by all workers; what a packet needs for
 // a moment lies in the worker's own Scratch.
-//
-// Nothing in this version uses the package yet: the dataplane follows.
 package ah

@@ -66,6 +66,8 @@ type Packet struct {
 	// payload. Sign cuts it to the packet's length; Verify ignores what
 	// lies behind that, and writes nothing.
 	Wire []byte
+	// Header is where AH stands in Wire, in bytes; Verify sets it.
+	Header int
 	// Err is nil or an error value of this package. Verify skips a packet
 	// whose Err is set on entry; Sign sets it for every packet.
 	Err error

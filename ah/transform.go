@@ -139,8 +139,8 @@ func (t *Transform) room(p *Packet) (at place, start int, err error) {
 }
 
 // Verify checks a batch of packets of this SA. Packets whose Err is set are
-// skipped. Each packet's Err says what became of it; Payload and NextHeader
-// are set only where it is nil.
+// skipped. Each packet's Err says what became of it; Payload,
+// NextHeader and Header are set only where it is nil.
 func (t *Transform) Verify(sc *Scratch, batch []Packet) {
 	for i := range batch {
 		p := &batch[i]
@@ -177,7 +177,7 @@ func (t *Transform) verify(sc *Scratch, p *Packet) error {
 	if subtle.ConstantTimeCompare(icv, header[fixedLen+t.d.ivLen:][:t.d.icvLen]) != 1 {
 		return ErrAuth
 	}
-	p.NextHeader = header[0]
+	p.NextHeader, p.Header = header[0], at.ah
 	p.Payload = p.Wire[start:]
 	return nil
 }

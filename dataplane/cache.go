@@ -17,6 +17,7 @@ const _ = uint(-(flowCacheSize & (flowCacheSize - 1))) // a power of two, or thi
 type decision struct {
 	policy *spd.Policy // nil: no match, discard
 	sa     *sad.SA     // outbound, protect: nil while there is none
+	around *sad.SA     // outbound, of a bundle: AH, around what sa makes
 }
 
 // flowCache is a direct-mapped cache of decisions, one per worker and
@@ -72,5 +73,12 @@ func (c *flowCache) decide(flow *packet.Flow) decision {
 	if sa != nil && !sa.Matches(spd.Outbound, flow) {
 		sa = nil // negotiated narrower than the policy: not for this packet
 	}
-	return decision{policy: p, sa: sa}
+	if sa == nil || !sa.Bundle {
+		return decision{policy: p, sa: sa}
+	}
+	around := c.sas.OutboundAH(p.Peer, p.Name)
+	if around == nil || !around.Matches(spd.Outbound, flow) {
+		return decision{policy: p} // one half of two is none
+	}
+	return decision{policy: p, sa: sa, around: around}
 }

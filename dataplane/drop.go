@@ -22,6 +22,7 @@ const (
 	OutSeal           // esp refused to seal: a bug here, never clear text on the wire
 	OutNoWire         // no socket for the SA's encapsulation and address family
 	OutSendError      // the kernel refused the outer packet
+	OutTransport      // a transport mode SA, and not a whole packet between its two ends
 
 	InMalformed  // too short, or no ESP
 	InNoIKE      // an IKE message, and nobody here speaks IKE
@@ -29,6 +30,7 @@ const (
 	InEndpoint   // right SPI, but sent to or from an address that is not the SA's
 	InReplay     // sequence number seen before, or left of the window (3.4.3, auditable)
 	InAuth       // the ICV is wrong (3.4.4, auditable)
+	InBundle     // one of AH and ESP where the policy wants both
 	InPadding    // the padding is not 1, 2, 3 … or longer than the payload
 	InDummy      // next header 59: a dummy packet, ended silently (2.6); not an error
 	InNextHeader // a tunnel mode SA carried something that is not IP
@@ -53,12 +55,14 @@ var reasonNames = [reasons]string{
 	OutSeal:           "OutSeal",
 	OutNoWire:         "OutNoWire",
 	OutSendError:      "OutSendError",
+	OutTransport:      "OutTransport",
 	InMalformed:       "InMalformed",
 	InNoIKE:           "InNoIKE",
 	InNoSA:            "InNoSA",
 	InEndpoint:        "InEndpoint",
 	InReplay:          "InReplay",
 	InAuth:            "InAuth",
+	InBundle:          "InBundle",
 	InPadding:         "InPadding",
 	InDummy:           "InDummy",
 	InNextHeader:      "InNextHeader",

@@ -47,6 +47,13 @@ type Config struct {
 	// of its own; the kernel spreads the peers over them.
 	Siblings []Wire
 
+	// AH4 and AH6 receive protocol 51, as whole IP packets; nil: no AH. Whole
+	// sends whole IP packets as they are: AH, and transport mode without UDP.
+	// What it sends must not come back through the TUN. nil: such packets are
+	// dropped and counted as OutNoWire.
+	AH4, AH6 Wire
+	Whole    Sender
+
 	// Clear sends whole IP packets unprotected, for bypass policies. Its
 	// packets must not come back through the TUN. nil: they are dropped and
 	// counted as OutNoBypass.
@@ -108,8 +115,8 @@ func build(cfg Config) (*Gateway, error) {
 	if cfg.Wire == nil && len(cfg.Siblings) > 0 {
 		return nil, errors.New("dataplane: Config.Siblings without Config.Wire: the first of them is Wire")
 	}
-	if cfg.Wire == nil && cfg.Raw4 == nil && cfg.Raw6 == nil {
-		return nil, errors.New("dataplane: no wire: give Config.Wire, Config.Raw4 or Config.Raw6")
+	if cfg.Wire == nil && cfg.Raw4 == nil && cfg.Raw6 == nil && cfg.AH4 == nil && cfg.AH6 == nil {
+		return nil, errors.New("dataplane: no wire: give Config.Wire, Config.Raw4, Config.Raw6, Config.AH4 or Config.AH6")
 	}
 	g := &Gateway{
 		clock:  cfg.Clock,
@@ -139,26 +146,32 @@ func (g *Gateway) makeWorkers(cfg *Config) {
 		udp = append([]Wire{cfg.Wire}, udp...)
 	}
 	for i, q := range g.queues {
-		wires := [wireKinds]Wire{wireRaw4: cfg.Raw4, wireRaw6: cfg.Raw6}
+		wires := [wireKinds]Sender{wireWhole: cfg.Whole}
+		if cfg.Raw4 != nil { // a nil Wire is no nil Sender
+			wires[wireRaw4] = cfg.Raw4
+		}
+		if cfg.Raw6 != nil {
+			wires[wireRaw6] = cfg.Raw6
+		}
 		if len(udp) > 0 {
 			wires[wireUDP] = udp[i%len(udp)]
 		}
 		g.out = append(g.out, newOutboundWorker(g, q, i, wires, cfg.Clear))
 	}
 	for _, wire := range udp {
-		g.addInbound(wire, true)
+		g.addInbound(wire, true, false)
 	}
-	for _, wire := range []Wire{cfg.Raw4, cfg.Raw6} {
+	for i, wire := range []Wire{cfg.Raw4, cfg.Raw6, cfg.AH4, cfg.AH6} {
 		if wire != nil {
-			g.addInbound(wire, false)
+			g.addInbound(wire, false, i >= 2)
 		}
 	}
 }
 
-func (g *Gateway) addInbound(wire Wire, udp bool) {
+func (g *Gateway) addInbound(wire Wire, udp, covered bool) {
 	q := g.queues[len(g.in)%len(g.queues)]
 	g.wires = append(g.wires, wire)
-	g.in = append(g.in, newInboundWorker(g, wire, q, udp))
+	g.in = append(g.in, newInboundWorker(g, wire, q, udp, covered))
 }
 
 func (g *Gateway) start() {

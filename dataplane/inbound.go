@@ -22,7 +22,7 @@ import (
 //	 0 classify            ESP | IKE (four zero bytes) | keepalive (one 0xFF)
 //	                       drop InMalformed, InNoIKE                      RFC 3948 2
 //	 1 esp.ParseHeader     SPI, low 32 bits of the sequence number        drop InMalformed
-//	 2 sas.Inbound         SA by SPI, and its endpoint                    drop InNoSA, InEndpoint   RFC 4303 3.4.2
+//	 2 sas.Inbound         SA by SPI, and its endpoint                    drop InNoSA, InEndpoint, InBundle   RFC 4303 3.4.2
 //	   - it joins the run: consecutive packets of one SA -
 //	 3 sa.Check            full 64-bit sequence number, cheap reject      drop InReplay             3.4.3, app. A
 //	 4 transform.Open      ICV, decrypt in place, padding, next header    drop InMalformed, InAuth, InPadding   3.4.4
@@ -49,14 +49,16 @@ type inboundWorker struct {
 	wire    Wire
 	queue   tun.Queue // where packets go; other workers may write to it too
 	udp     bool      // UDP 4500, where IKE and keepalives arrive too
+	covered bool      // protocol 51: whole packets
 	grams   []packet.Datagram
 	cache   *flowCache
 	scratch *esp.Scratch
 	now     time.Duration // read once per batch
 
-	run inboundRun
-	rx  []*packet.Buffer // committed to the TUN
-	out []packet.Buffer  // what rx points to
+	run   inboundRun
+	taker wholeTaker
+	rx    []*packet.Buffer // committed to the TUN
+	out   []packet.Buffer  // what rx points to
 
 	badSPI, movedPeer limiter
 }
@@ -72,14 +74,17 @@ type inboundRun struct {
 type origin struct {
 	gram       *packet.Datagram
 	start, end int
+	header     int // of ESP inside AH: the length of the IP header at gram.Off; else 0
 }
 
-func newInboundWorker(g *Gateway, wire Wire, q tun.Queue, udp bool) *inboundWorker {
+func newInboundWorker(g *Gateway, wire Wire, q tun.Queue, udp, covered bool) *inboundWorker {
 	w := &inboundWorker{
 		gateway: g,
 		wire:    wire,
 		queue:   q,
 		udp:     udp,
+		covered: covered,
+		taker:   newWholeTaker(covered),
 		grams:   packet.NewDatagrams(inboundBatch),
 		cache:   newFlowCache(spd.Inbound),
 		scratch: esp.NewScratch(),
@@ -120,6 +125,7 @@ func (w *inboundWorker) walk(n int) {
 	for i := range n {
 		w.split(&w.grams[i])
 	}
+	w.openAH()
 	w.openRun()
 	w.flush()
 }
@@ -133,7 +139,7 @@ func (w *inboundWorker) split(d *packet.Datagram) {
 	limit := d.Off + d.Len
 	for start := d.Off; ; start += size {
 		end := min(start+size, limit)
-		if reason := w.inbound(origin{d, start, end}); reason != forwarded {
+		if reason := w.inbound(origin{gram: d, start: start, end: end}); reason != forwarded {
 			w.drop(reason, 1)
 		}
 		if end == limit {
@@ -152,6 +158,9 @@ func (w *inboundWorker) begin() {
 func (w *inboundWorker) inbound(from origin) DropReason {
 	d := from.gram
 	b := d.Mem[from.start:from.end]
+	if w.covered {
+		return w.inboundAH(from)
+	}
 	if w.udp {
 		switch natt.Classify(b) {
 		case natt.ESP:
@@ -180,20 +189,28 @@ func (w *inboundWorker) inbound(from origin) DropReason {
 	if !w.endpoint(sa, d) {
 		return InEndpoint
 	}
+	if sa.Bundle {
+		return InBundle // its AH is not there
+	}
+	w.join(sa, low, from)
+	return forwarded
+}
+
+// join adds one ESP packet to the run of its SA.
+func (w *inboundWorker) join(sa *sad.SA, low uint32, from origin) {
 	if r := &w.run; r.sa != sa || len(r.jobs) == cap(r.jobs) {
 		w.openRun()
 		r.sa = sa
 	}
-	w.run.add(low, b, from)
-	return forwarded
+	w.run.add(low, from)
 }
 
 // add fills the next job where it lies: one that were made elsewhere and copied
 // would cost more than the rest of this. Open sets the other fields.
-func (r *inboundRun) add(low uint32, b []byte, from origin) {
+func (r *inboundRun) add(low uint32, from origin) {
 	r.jobs = r.jobs[:len(r.jobs)+1]
 	j := &r.jobs[len(r.jobs)-1]
-	j.Seq, j.Wire, j.Err = uint64(low), b, nil
+	j.Seq, j.Wire, j.Err = uint64(low), from.gram.Mem[from.start:from.end], nil
 	r.from = append(r.from, from)
 }
 
@@ -291,10 +308,21 @@ func (w *inboundWorker) deliver(sa *sad.SA, job *esp.Packet, from *origin) DropR
 	if w.udp && moved(sa, from.gram.Addr) {
 		w.peerMoved(sa, from.gram.Addr)
 	}
-	p, reason := w.decapsulate(sa, job, from)
+	var p *packet.Buffer
+	var reason DropReason
+	if sa.Mode == sad.TransportMode {
+		p, reason = w.transported(sa, job, from)
+	} else {
+		p, reason = w.decapsulate(sa, job, from)
+	}
 	if reason != forwarded {
 		return reason
 	}
+	return w.admit(sa, p)
+}
+
+// admit takes one inner packet through steps 7 to 9.
+func (w *inboundWorker) admit(sa *sad.SA, p *packet.Buffer) DropReason {
 	if !w.selected(sa, p) {
 		w.out = w.out[:len(w.out)-1]
 		return InSelector
@@ -336,8 +364,24 @@ func (w *inboundWorker) peerMoved(sa *sad.SA, from netip.AddrPort) {
 
 // decapsulate makes the inner packet of an opened one, in its place.
 func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, from *origin) (*packet.Buffer, DropReason) {
+	// The plaintext lies behind ESP header and IV, where the wire put them,
+	// so there is room in front of it for a virtio-net header: with a short
+	// header, in the ICV of the datagram in front, which is done with. So Mem
+	// ends before the ICV: a queue may overwrite it to its end, and what lies
+	// behind is the next one's, which may not be open yet.
+	start := from.start + esp.HeaderLen + sa.Suite.IVLen()
+	d, end := from.gram, from.end-sa.Suite.ICVLen()
+	if from.end == d.Off+d.Len {
+		end = len(d.Mem) // the last in its slot
+	}
+	return w.inner(job.NextHeader, d, start, len(job.Payload), end)
+}
+
+// inner makes the inner packet of n bytes that starts in d, at start, and may be
+// overwritten up to end.
+func (w *inboundWorker) inner(next uint8, d *packet.Datagram, start, n, end int) (*packet.Buffer, DropReason) {
 	version := 4
-	switch job.NextHeader {
+	switch next {
 	case packet.ProtoIPv4:
 	case packet.ProtoIPv6:
 		version = 6
@@ -348,19 +392,9 @@ func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, from *origin) (
 	default:
 		return nil, InNextHeader
 	}
-	// The plaintext lies behind ESP header and IV, where the wire put them,
-	// so there is room in front of it for a virtio-net header: with a short
-	// header, in the ICV of the datagram in front, which is done with. So Mem
-	// ends before the ICV: a queue may overwrite it to its end, and what lies
-	// behind is the next one's, which may not be open yet.
-	d := from.gram
-	start, end := from.start+esp.HeaderLen+sa.Suite.IVLen(), from.end-sa.Suite.ICVLen()
-	if from.end == d.Off+d.Len {
-		end = len(d.Mem) // the last in its slot
-	}
 	w.out = w.out[:len(w.out)+1] // in place, as in add
 	p := &w.out[len(w.out)-1]
-	p.Mem, p.Off, p.Len, p.SegmentSize = d.Mem[:end:end], start, len(job.Payload), 0
+	p.Mem, p.Off, p.Len, p.SegmentSize = d.Mem[:end:end], start, n, 0
 	// Parse cuts what lies behind the inner packet: RFC 4303 2.7, traffic
 	// flow confidentiality padding.
 	if p.Parse() != nil || p.Header.Version != version {
@@ -405,7 +439,7 @@ func (w *inboundWorker) flush() {
 	}
 	w.packets.Add(uint64(written))
 	w.bytes.Add(uint64(bytes))
-	w.rx, w.out = w.rx[:0], w.out[:0]
+	w.rx, w.out, w.taker.used = w.rx[:0], w.out[:0], 0
 }
 
 func (w *inboundWorker) emit(e Event) {

@@ -53,7 +53,7 @@ func TestOffloadsSayWhatIsInUseAndWhyNot(t *testing.T) {
 func TestOffloadsOfSiblingsAreOne(t *testing.T) {
 	r := newRig(t, options{})
 	r.in[wireUDP].wire = &knownWire{is: natt.Offloads{GSO: true, GRO: true, FallbackEMSGSIZE: 2}}
-	r.gw.in = append(r.gw.in, newInboundWorker(r.gw, &knownWire{is: natt.Offloads{GRO: true, FallbackEIO: 1}}, r.tun, true))
+	r.gw.in = append(r.gw.in, newInboundWorker(r.gw, &knownWire{is: natt.Offloads{GRO: true, FallbackEIO: 1}}, r.tun, true, false))
 	want := []Offload{{"udp-send", false, whyRefused, 3}, {"udp-receive", true, "", 0}}
 	if got := r.gw.Stats().Offloads[4:]; !reflect.DeepEqual(got, want) {
 		t.Errorf("expected %+v, saw %+v", want, got)

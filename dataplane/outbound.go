@@ -21,6 +21,7 @@ import (
 //	                       drop OutDiscard                                RFC 4301 5.1
 //	   bypass              never steps 3-8                                drop OutNoBypass
 //	 3 decision.sa         none: Acquire                                  drop OutNoSA
+//	   whole               AH, bundles, transport mode: outbound_whole.go, never what follows
 //	 4 fits                                                               drop OutTooBig, OutNoWire, OutSegment
 //	   - p joins the run: consecutive packets of one SA; a superpacket is a run of its own -
 //	 5 sa.Reserve(n)       one atomic step for the whole run; refused at the end of the space
@@ -56,6 +57,8 @@ type outboundWorker struct {
 	arena     []byte        // segments that the send batches point to
 	used      int           // bytes of it
 
+	maker wholeMaker
+
 	inHand []*sad.SA // with numbers that are not sent yet, where there are other workers
 
 	acquired []time.Duration // per policy of the table in force: when Acquire was last said
@@ -68,6 +71,7 @@ const (
 	wireUDP wireKind = iota
 	wireRaw4
 	wireRaw6
+	wireWhole // whole packets: AH, and transport mode without UDP
 	wireKinds
 )
 
@@ -79,7 +83,7 @@ type outboundRun struct {
 	jobs []esp.Packet
 }
 
-func newOutboundWorker(g *Gateway, q tun.Queue, index int, wires [wireKinds]Wire, clear Sender) *outboundWorker {
+func newOutboundWorker(g *Gateway, q tun.Queue, index int, wires [wireKinds]Sender, clear Sender) *outboundWorker {
 	n := q.BatchSize()
 	w := &outboundWorker{
 		gateway: g,
@@ -89,6 +93,7 @@ func newOutboundWorker(g *Gateway, q tun.Queue, index int, wires [wireKinds]Wire
 		cache:   newFlowCache(spd.Outbound),
 		scratch: esp.NewScratch(),
 		arena:   make([]byte, arenaLen),
+		maker:   newWholeMaker(),
 		inHand:  make([]*sad.SA, 0, n),
 	}
 	w.run.bufs = make([]*packet.Buffer, 0, n)
@@ -160,6 +165,9 @@ func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
 	case d.sa == nil:
 		w.acquire(d.policy, p)
 		return OutNoSA
+	}
+	if d.sa.Whole() {
+		return w.whole(p, &d)
 	}
 	wire, reason := w.fits(p, d.sa)
 	if reason != forwarded {

@@ -118,7 +118,7 @@ func newRig(t testing.TB, o options) *rig {
 	}
 	dev, _ := tun.NewMemory("test0", 1500)
 	gw, err := build(Config{
-		TUN: dev, Wire: r.wires[wireUDP], Raw4: r.wires[wireRaw4], Raw6: r.wires[wireRaw6], Clear: r.clear,
+		TUN: dev, Wire: r.wires[wireUDP], Raw4: r.wires[wireRaw4], Raw6: r.wires[wireRaw6], Whole: r.wires[wireWhole], Clear: r.clear,
 		Clock: func() time.Duration { return r.now },
 	})
 	if err != nil {

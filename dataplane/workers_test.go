@@ -178,7 +178,7 @@ func TestWorkersThatHoldWhatTheOtherNeedsGoOn(t *testing.T) {
 		t.Fatal("two SAs wanted")
 	}
 	one := g.out[0]
-	two := newOutboundWorker(g, r.tun, 1, [wireKinds]Wire{}, nil)
+	two := newOutboundWorker(g, r.tun, 1, [wireKinds]Sender{}, nil)
 	g.out = append(g.out, two)
 	one.reserve(a, 1)
 	two.reserve(b, 1)

@@ -1,0 +1,259 @@
+package dataplane
+
+import (
+	"encoding/binary"
+	"math/rand/v2"
+
+	"github.com/adit-ipsec/adit/ah"
+	"github.com/adit-ipsec/adit/esp"
+	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/sad"
+)
+
+// One packet outbound that is made with its IP header: AH, which covers the
+// header, transport mode, which keeps it, and bundles of AH around ESP. It comes
+// from step 4 of the walk (outbound.go):
+//
+//	whole                  each segment of a superpacket by itself       drop OutSegment
+//	 4 ends                transport mode is between the SA's own ends, whole datagrams
+//	                       drop OutTransport                             RFC 4303 3.3.4
+//	   plan                lengths                                       drop OutTooBig, OutNoWire
+//	 5 sa.Reserve          of each SA                                    drop OutSeqExhausted, OutSeqReservation
+//	 6 header              the packet's own, or an outer one             RFC 4301 5.1.2, 6040
+//	 7 seal, sign          ESP behind the header, AH between them        drop OutSeal   RFC 4303 3.1, 4302 3.1
+//	 8 tx.commit           to the wire for whole packets; ESP over UDP to the UDP socket, without the header
+//
+// The packet is copied into the arena once and made there in place.
+
+// wholeMaker is what an outbound worker needs for whole packets.
+type wholeMaker struct {
+	segment packet.Buffer // one of a superpacket, cut out
+	seal    [1]esp.Packet
+	sign    [1]ah.Packet
+	scratch *ah.Scratch
+	ident   uint16 // IPv4 identification, never 0: the kernel would replace it
+}
+
+func newWholeMaker() wholeMaker {
+	return wholeMaker{segment: packet.NewBuffers(1)[0], scratch: ah.NewScratch(), ident: uint16(rand.Uint32())} //nolint:gosec // G404: not a secret
+}
+
+// wholePlan is where the parts of one packet go.
+type wholePlan struct {
+	sa, around *sad.SA // around: of AH, around sa's packet; nil: none
+	wire       wireKind
+	version    int
+	header     int // bytes of IP header in front
+	ahLen      int // bytes of AH; 0: none
+	payload    int // where in the packet what is protected starts
+	length     int // of that, in bytes
+	next       uint8
+	total      int // bytes, with the IP header
+}
+
+// whole takes a packet, or each segment of a superpacket, through steps 4 to 8.
+func (w *outboundWorker) whole(p *packet.Buffer, d *decision) DropReason {
+	if p.SegmentSize == 0 {
+		return w.wholeOne(p, d)
+	}
+	if w.segmenter.Init(p, 0) != nil {
+		return OutSegment
+	}
+	one := &w.maker.segment
+	for w.segmenter.Segments() > 0 {
+		n, _ := w.segmenter.CopyNext(one.Mem[packet.Headroom:])
+		one.Off, one.Len = packet.Headroom, n
+		if one.Parse() != nil {
+			return OutSegment // not of what Init took
+		}
+		if reason := w.wholeOne(one, d); reason != forwarded {
+			w.drop(reason, 1)
+		}
+	}
+	return forwarded
+}
+
+func (w *outboundWorker) wholeOne(p *packet.Buffer, d *decision) DropReason {
+	plan, reason := w.plan(p, d)
+	if reason != forwarded {
+		return reason
+	}
+	first, granted := w.reserve(d.sa, 1)
+	if granted == 0 {
+		return w.refusal(d.sa)
+	}
+	number := first
+	if plan.around != nil && plan.around != d.sa {
+		if number, granted = w.reserve(plan.around, 1); granted == 0 {
+			return w.refusal(plan.around)
+		}
+	}
+	tx := &w.wires[plan.wire]
+	slot := w.room(tx, plan.total)
+	w.copyWhole(slot, p, &plan)
+	if !w.protect(slot, &plan, first, number) {
+		return OutSeal
+	}
+	w.commitWhole(tx, p, &plan)
+	d.sa.Touch(int64(w.now), 1, p.Len)
+	if plan.around != nil && plan.around != d.sa {
+		plan.around.Touch(int64(w.now), 1, plan.total-plan.header-plan.ahLen)
+	}
+	return forwarded
+}
+
+// plan measures a packet's parts, or says why it cannot go.
+func (w *outboundWorker) plan(p *packet.Buffer, d *decision) (wholePlan, DropReason) {
+	sa := d.sa
+	remote := sa.Remote.Addr()
+	plan := wholePlan{sa: sa, around: d.around, wire: wireWhole, version: 4, header: 20, next: nextHeader(p)}
+	if !remote.Is4() {
+		plan.version, plan.header = 6, 40
+	}
+	if sa.Protocol == sad.AH {
+		plan.around = sa
+	}
+	if sa.Mode == sad.TransportMode {
+		if !transportEnds(sa, p) {
+			return plan, OutTransport
+		}
+		plan.header, plan.payload, plan.next = p.Header.TransportOffset, p.Header.TransportOffset, p.Flow.Protocol
+	}
+	if sa.Encap == sad.EncapUDP {
+		// The socket makes the headers, and knows nothing of options.
+		if plan.payload > 20 && plan.version == 4 || plan.payload > 40 {
+			return plan, OutTransport
+		}
+		plan.wire, plan.header = wireUDP, 0
+	}
+	if w.wires[plan.wire].to == nil {
+		return plan, OutNoWire
+	}
+	plan.length = p.Len - plan.payload
+	protected := plan.length
+	if sa.Protocol == sad.ESP {
+		protected = sa.Suite.SealedLen(protected)
+	}
+	if plan.around != nil {
+		plan.ahLen = plan.around.AHSuite.HeaderLen(plan.version)
+	}
+	plan.total = plan.header + plan.ahLen + protected
+	longest := packet.MaxLen
+	if plan.wire == wireUDP {
+		longest -= udpHeader + 20
+	}
+	if plan.total > longest {
+		return plan, OutTooBig
+	}
+	return plan, forwarded
+}
+
+// transportEnds tells whether a packet may go through a transport mode SA. RFC
+// 4303 3.3.4: "Thus, a transport mode SA must be applied only to whole IP
+// datagrams (not to IP fragments)"; and it reaches from the SA's one end to the
+// other, whoever's the packet is.
+func transportEnds(sa *sad.SA, p *packet.Buffer) bool {
+	return !p.Header.Fragment && !p.Flow.ProtocolOpaque &&
+		p.Flow.DstAddr() == sa.Remote.Addr() && p.Flow.SrcAddr() == sa.Local.Addr()
+}
+
+// copyWhole puts the IP header and what is to be protected into their places in
+// slot. The header's protocol and lengths are final.
+func (w *outboundWorker) copyWhole(slot []byte, p *packet.Buffer, plan *wholePlan) {
+	at := plan.header + plan.ahLen
+	if plan.sa.Protocol == sad.ESP {
+		at += esp.HeaderLen + plan.sa.Suite.IVLen()
+	}
+	copy(slot[at:], p.Bytes()[plan.payload:])
+	if plan.header == 0 {
+		return
+	}
+	if plan.sa.Mode == sad.TransportMode {
+		copy(slot, p.Bytes()[:plan.header])
+	} else {
+		w.outerHeader(slot, p, plan)
+	}
+	protocol := uint8(packet.ProtoESP)
+	if plan.ahLen > 0 {
+		protocol = packet.ProtoAH
+	}
+	packet.SetProtocol(slot[:plan.header], protocol)
+	packet.SetLength(slot[:plan.header], plan.total)
+	if plan.version == 4 && binary.BigEndian.Uint16(slot[4:]) == 0 {
+		// RFC 6864 4.1: an atomic datagram's ID means nothing, so any value
+		// will do; 0 the kernel would replace, behind the ICV's back.
+		binary.BigEndian.PutUint16(slot[4:], w.maker.nextIdent())
+	}
+}
+
+// nextIdent is the next IPv4 identification: never 0.
+func (m *wholeMaker) nextIdent() uint16 {
+	if m.ident++; m.ident == 0 {
+		m.ident = 1
+	}
+	return m.ident
+}
+
+// outerTTL is the TTL and hop limit of outer headers made here; RFC 4301 5.1.2.1
+// leaves it to configuration, and 64 is what the kernel puts on those that it
+// makes.
+const outerTTL = 64
+
+// outerHeader makes the outer header of tunnel mode: RFC 4301 5.1.2.
+func (w *outboundWorker) outerHeader(slot []byte, p *packet.Buffer, plan *wholePlan) {
+	sa, class := plan.sa, outerTrafficClass(&plan.sa.Tunnel, &p.Header)
+	local, remote := sa.Local.Addr(), sa.Remote.Addr()
+	if plan.version == 6 {
+		// RFC 6438 3: a tunnel's flow label comes from a hash of the inner
+		// flow, so that its flows are spread over equal paths.
+		label := uint32(p.Flow.Hash(w.cache.seed)) & 0xfffff
+		binary.BigEndian.PutUint32(slot, 6<<28|uint32(class)<<20|label)
+		slot[7] = outerTTL
+		a, b := local.As16(), remote.As16()
+		copy(slot[8:], a[:])
+		copy(slot[24:], b[:])
+		return
+	}
+	h := slot[:20]
+	clear(h)
+	h[0], h[1], h[8] = 0x45, class, outerTTL
+	if outerDF(sa.Tunnel.DF, &p.Header) {
+		h[6] = 0x40
+	}
+	a, b := local.As4(), remote.As4()
+	copy(h[12:], a[:])
+	copy(h[16:], b[:])
+}
+
+// protect seals and signs what copyWhole has laid out.
+func (w *outboundWorker) protect(slot []byte, plan *wholePlan, seal, sign uint64) bool {
+	at := plan.header + plan.ahLen
+	next := plan.next
+	if plan.sa.Protocol == sad.ESP {
+		j := &w.maker.seal[0]
+		start := esp.HeaderLen + plan.sa.Suite.IVLen()
+		wire := slot[at:plan.total]
+		j.Seq, j.NextHeader, j.Wire = seal, next, wire
+		j.Payload = wire[start : start+plan.length]
+		next = packet.ProtoESP
+		plan.sa.Transform.Seal(w.scratch, plan.sa.SPI, w.maker.seal[:])
+		if j.Err != nil {
+			return false
+		}
+	}
+	if plan.ahLen == 0 {
+		return true
+	}
+	j := &w.maker.sign[0]
+	j.Seq, j.NextHeader, j.Payload, j.Wire = sign, next, slot[at:plan.total], slot[:plan.total]
+	plan.around.AHTransform.Sign(w.maker.scratch, plan.around.SPI, w.maker.sign[:])
+	return j.Err == nil
+}
+
+// commitWhole hands the packet over to its wire.
+func (w *outboundWorker) commitWhole(tx *sendBatch, p *packet.Buffer, plan *wholePlan) {
+	d := tx.commit(p.Len, false)
+	w.fill(d, plan.total)
+	d.Addr, d.Local, d.SegmentSize = plan.sa.Remote, plan.sa.Local.Addr(), 0
+	d.TOS, d.DF = p.Header.TrafficClass, p.Header.DF
+}
