@@ -54,13 +54,19 @@ type SA struct {
 	keyID    KeyID
 	space    uint64        // the last number of the space: 2^32-1, or 2^64-1 with ESN
 	sequence SequenceStore // nil: numbers need not survive a restart
+	first    uint64        // the number in front of the SA's first
+	end      uint64        // the last number that may be granted: space, or what HardPackets leaves of it
+	limits   limits
+	born     int64 // nanoseconds on the gateway's clock
 
 	// ---- atomics: numbers (outbound, every worker that seals) ----
 
-	_     linePad
-	last  atomic.Uint64             // highest number granted
-	bound atomic.Uint64             // highest number that may be granted: space, or what is durable
-	hands [MaxWorkers]atomic.Uint64 // lowest number that each worker may have in hand; 0: none
+	_        linePad
+	last     atomic.Uint64             // highest number granted
+	bound    atomic.Uint64             // highest number that may be granted: end, or what is durable
+	expired  atomic.Uint32             // the hard Limit that was reached; both directions
+	replaced atomic.Bool               // by another SA
+	hands    [MaxWorkers]atomic.Uint64 // lowest number that each worker may have in hand; 0: none
 
 	// ---- atomics: counters (once per run or batch) ----
 
@@ -107,6 +113,7 @@ func New(p Params) (*SA, error) {
 		sa.space = 1<<64 - 1
 	}
 	sa.whole = p.Protocol == AH || p.Bundle || p.Mode == TransportMode
+	sa.initLifetime()
 	var err error
 	if p.Protocol == AH {
 		sa.AHSuite = p.AHSuite
@@ -156,9 +163,8 @@ func (sa *SA) Matches(dir Direction, f *packet.Flow) bool {
 // bytes before encryption or after decryption. now is nanoseconds on the
 // gateway's monotonic clock.
 func (sa *SA) Touch(now int64, packets, bytes int) {
-	sa.packets.Add(uint64(packets))
-	sa.bytes.Add(uint64(bytes))
 	sa.lastUsed.Store(now)
+	sa.spent(sa.packets.Add(uint64(packets)), sa.bytes.Add(uint64(bytes)))
 }
 
 // CountDrop counts packets of this SA that were dropped for a reason that Check
@@ -189,6 +195,9 @@ type Stats struct {
 	Seq uint64
 	// Exhausted: outbound, and no number is left.
 	Exhausted bool
+
+	Life  Life
+	DSCPs []uint8 // see Params; not to be changed
 }
 
 // Stats reads the counters one by one: they may differ by a batch.
@@ -199,6 +208,7 @@ func (sa *SA) Stats() Stats {
 		Packets: sa.packets.Load(), Bytes: sa.bytes.Load(), LastUsed: sa.lastUsed.Load(),
 		ReplayDrops: sa.replayDrops.Load(), AuthDrops: sa.authDrops.Load(), OtherDrops: sa.otherDrops.Load(),
 		Seq: sa.last.Load(), Exhausted: sa.Exhausted(),
+		Life: sa.life(), DSCPs: sa.DSCPs,
 	}
 	if sa.Direction == Inbound {
 		s.Seq = sa.edge()

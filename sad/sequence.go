@@ -24,7 +24,8 @@ var (
 // they go on behind the last reserved block.
 func (sa *SA) initSequence(store SequenceStore) error {
 	if store == nil {
-		sa.bound.Store(sa.space)
+		sa.initEnd(0)
+		sa.bound.Store(sa.end)
 		return nil
 	}
 	sa.sequence = store
@@ -34,7 +35,7 @@ func (sa *SA) initSequence(store SequenceStore) error {
 // Reserve takes up to n numbers for a run of packets: first and the granted-1
 // behind it. No number is ever granted twice, whoever asks at the same time, and
 // granted numbers that are not sent are lost. granted < n at the end of the
-// space or of the durable block; Exhausted tells which.
+// space, of the durable block or of the lifetime; Exhausted and Expired tell which.
 //
 // RFC 4303 3.3.3: "the sender MUST NOT send a packet on an SA if doing so would
 // cause the sequence number to cycle."
@@ -48,7 +49,7 @@ func (sa *SA) Reserve(n int) (first uint64, granted int) {
 	for {
 		// The bound only grows, so an old one is only too strict.
 		bound, last := sa.bound.Load(), sa.last.Load()
-		if last >= bound {
+		if last >= bound || sa.expired.Load() != 0 {
 			return 0, 0
 		}
 		take := min(uint64(n), bound-last)
@@ -71,7 +72,7 @@ func (sa *SA) NeedsReservation() bool {
 		return false
 	}
 	bound, last := sa.bound.Load(), sa.last.Load()
-	return bound < sa.space && (last >= bound || bound-last <= ReservationBlock/2)
+	return bound < sa.end && (last >= bound || bound-last <= ReservationBlock/2)
 }
 
 // ExtendReservation makes the next block durable when one is needed, and only
@@ -117,7 +118,11 @@ func (sa *SA) reserveBlock() error {
 	if reserved > bound {
 		sa.skipTo(reserved)
 	}
-	sa.bound.Store(until)
+	if bound == 0 { // the first block
+		sa.first = reserved
+		sa.initEnd(reserved)
+	}
+	sa.bound.Store(min(until, sa.end))
 	return nil
 }
 

@@ -32,12 +32,18 @@ var (
 type Snapshot struct {
 	inbound   index[uint32, *SA] // of ESP
 	inboundAH index[uint32, *SA]
-	// outbound is by peerHash ^ policyHash. Under one hash lie the SAs of all
-	// names that have it, in order of installation.
-	outbound index[uint64, []*SA]
+	// outbound is by peerHash ^ policyHash.
+	outbound index[uint64, namesakes]
 
 	count      int
 	generation uint64
+}
+
+// namesakes are the outbound SAs of all names with one hash, in order of
+// installation, and the classes of those names that have some.
+type namesakes struct {
+	sas     []*SA
+	classes []*Classes
 }
 
 func spiShard(spi uint32) uint32 { return spi * 0x9e3779b1 >> 24 }
@@ -67,27 +73,37 @@ func (s *Snapshot) inboundOf(p Protocol, spi uint32) *SA {
 // installed last, so that a new generation takes over when it is installed and
 // the old one serves again if the new one is removed. Of a bundle it is the SA
 // of ESP.
-func (s *Snapshot) Outbound(peer, policy string) *SA { return s.find(peer, policy, false) }
-
-// OutboundAH is the other SA of a bundle, which puts AH around what Outbound has
-// made.
-func (s *Snapshot) OutboundAH(peer, policy string) *SA { return s.find(peer, policy, true) }
-
-func (s *Snapshot) find(peer, policy string, around bool) *SA {
-	hash := peerHash(peer)
-	if policy != "" {
-		if sa := s.newest(hash^policyHash(policy), peer, policy, around); sa != nil {
-			return sa
-		}
+//
+// Where the SAs carry classes of traffic (Params.DSCPs) it is the one installed
+// last of those without; see OutboundClasses.
+func (s *Snapshot) Outbound(peer, policy string) *SA {
+	sa, classes := s.OutboundClasses(peer, policy)
+	if classes != nil {
+		return classes.other()
 	}
-	return s.newest(hash^noPolicy, peer, "", around)
+	return sa
 }
 
-func (s *Snapshot) newest(hash uint64, peer, policy string, around bool) *SA {
-	sas := s.outbound[outboundShard(hash)][hash]
-	for i := len(sas) - 1; i >= 0; i-- {
-		if sa := sas[i]; sa.Peer == peer && sa.Policy == policy && around == (sa.Bundle && sa.Protocol == AH) {
-			return sa
+// newest is the SA of that name installed last, and the name's classes.
+func (n *namesakes) newest(peer, policy string) (*SA, *Classes) {
+	for i := len(n.sas) - 1; i >= 0; i-- {
+		if sa := n.sas[i]; sa.Peer == peer && sa.Policy == policy && !sa.around() {
+			return sa, n.classesOf(peer, policy)
+		}
+	}
+	return nil, nil
+}
+
+// OutboundAH is the other SA of a bundle, which puts AH around what Outbound has
+// made: the one installed last, the policy's own before one for every policy.
+func (s *Snapshot) OutboundAH(peer, policy string) *SA {
+	for _, policy := range [...]string{policy, ""} {
+		hash := peerHash(peer) ^ policyHash(policy)
+		names := s.outbound[outboundShard(hash)][hash]
+		for i := len(names.sas) - 1; i >= 0; i-- {
+			if sa := names.sas[i]; sa.Peer == peer && sa.Policy == policy && sa.around() {
+				return sa
+			}
 		}
 	}
 	return nil
@@ -106,8 +122,8 @@ func (s *Snapshot) All() iter.Seq[*SA] {
 			}
 		}
 		for _, part := range s.outbound {
-			for _, sas := range part {
-				for _, sa := range sas {
+			for _, names := range part {
+				for _, sa := range names.sas {
 					if !yield(sa) {
 						return
 					}
@@ -146,7 +162,9 @@ func (e *editing) add(sa *SA) {
 	part := own(&e.next.outbound, &e.outboundCopied, outboundShard(hash))
 	// Clip: the slice is shared with older snapshots and must not be grown in
 	// place.
-	part[hash] = append(slices.Clip(part[hash]), sa)
+	names := part[hash]
+	names.sas = append(slices.Clip(names.sas), sa)
+	part[hash] = names.reclass(sa.Peer, sa.Policy)
 }
 
 // inbound is the part of the index that sa belongs into.
@@ -165,12 +183,13 @@ func (e *editing) remove(sa *SA) {
 	}
 	hash := peerHash(sa.Peer) ^ policyHash(sa.Policy)
 	part := own(&e.next.outbound, &e.outboundCopied, outboundShard(hash))
-	left := slices.DeleteFunc(slices.Clone(part[hash]), func(other *SA) bool { return other == sa })
-	if len(left) == 0 {
+	left := part[hash]
+	left.sas = slices.DeleteFunc(slices.Clone(left.sas), func(other *SA) bool { return other == sa })
+	if len(left.sas) == 0 {
 		delete(part, hash)
 		return
 	}
-	part[hash] = left
+	part[hash] = left.reclass(sa.Peer, sa.Policy)
 }
 
 func (e *editing) publish(count int) *Snapshot {

@@ -55,6 +55,8 @@ func (p *Params) checkWhole() error {
 		return errors.New("no local address: AH covers it, so give this end's outside address")
 	case p.Mode == TransportMode && p.Direction == Outbound && (!p.Local.Addr().IsValid() || p.Local.Addr().IsUnspecified()):
 		return errors.New("no local address: in transport mode the two ends are the packets' own addresses, so give this one's")
+	case p.Bundle && len(p.DSCPs) > 0:
+		return errors.New("DSCPs on one of a bundle: its AH would number all classes together: use ESP or AH alone for parallel SAs")
 	case p.OriginalLocal.IsValid() != p.OriginalRemote.IsValid():
 		return errors.New("one original address of two: give both ends' addresses in front of the NATs, or none")
 	case p.OriginalLocal.IsValid() && (p.Mode != TransportMode || p.Encap != EncapUDP):
@@ -68,6 +70,9 @@ func (p *Params) checkWhole() error {
 // Whole tells that the SA's packets are made with their IP header: AH, one of a
 // bundle, or transport mode.
 func (sa *SA) Whole() bool { return sa.whole }
+
+// around tells that the SA puts AH around what another has made.
+func (sa *SA) around() bool { return sa.Bundle && sa.Protocol == AH }
 
 // SuiteName is the name of the SA's suite, of ESP or AH.
 func (sa *SA) SuiteName() string {

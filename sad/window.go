@@ -29,6 +29,10 @@ func (sa *SA) initWindow(size int) (err error) {
 // share an SA wait for each other a few nanoseconds per packet, not a lock per
 // packet, and the ICV is computed outside it, between Check and Mark.
 func (sa *SA) Check(batch []esp.Packet) {
+	if sa.expired.Load() != 0 {
+		sa.refuseExpired(batch)
+		return
+	}
 	if sa.window == nil {
 		sa.checkZero(batch)
 		return
