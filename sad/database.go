@@ -79,6 +79,7 @@ func (d *Database) Install(sas ...*SA) error {
 		sa.skipReceived(d.received[receiver{sa.SPI, sa.keyID}])
 		e.add(sa)
 	}
+	e.next.place(sas)
 	d.current.Store(e.publish(len(d.ids)))
 	return nil
 }

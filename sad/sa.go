@@ -59,6 +59,10 @@ type SA struct {
 	limits   limits
 	born     int64 // nanoseconds on the gateway's clock
 
+	// ---- atomic: written when the peer moves ----
+
+	peerAt atomic.Pointer[netip.AddrPort] // nil: at Remote; see Endpoint
+
 	// ---- atomics: numbers (outbound, every worker that seals) ----
 
 	_        linePad
@@ -181,8 +185,8 @@ type Stats struct {
 	AHSuite       ah.Suite  `json:",omitzero"` // of AH
 	ESN           bool
 	Encap         Encapsulation
-	Local, Remote netip.AddrPort
-	ReplayWindow  int // packets; 0: none, or outbound
+	Local, Remote netip.AddrPort // Remote is Endpoint: where the peer is now
+	ReplayWindow  int            // packets; 0: none, or outbound
 
 	Packets, Bytes uint64 // carried, as Touch counts them
 	LastUsed       int64  // the last Touch's now; 0: never
@@ -204,7 +208,7 @@ type Stats struct {
 func (sa *SA) Stats() Stats {
 	s := Stats{
 		ID: sa.ID(), Policy: sa.Policy, Mode: sa.Mode, Bundle: sa.Bundle, Suite: sa.Suite, AHSuite: sa.AHSuite, ESN: sa.ESN, Encap: sa.Encap,
-		Local: sa.Local, Remote: sa.Remote, ReplayWindow: sa.ReplayWindow,
+		Local: sa.Local, Remote: sa.Endpoint(), ReplayWindow: sa.ReplayWindow,
 		Packets: sa.packets.Load(), Bytes: sa.bytes.Load(), LastUsed: sa.lastUsed.Load(),
 		ReplayDrops: sa.replayDrops.Load(), AuthDrops: sa.authDrops.Load(), OtherDrops: sa.otherDrops.Load(),
 		Seq: sa.last.Load(), Exhausted: sa.Exhausted(),

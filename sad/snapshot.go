@@ -34,6 +34,8 @@ type Snapshot struct {
 	inboundAH index[uint32, *SA]
 	// outbound is by peerHash ^ policyHash.
 	outbound index[uint64, namesakes]
+	// peers is every SA, both directions, by peerHash; see ofPeer.
+	peers index[uint64, []*SA]
 
 	count      int
 	generation uint64
@@ -146,6 +148,7 @@ type editing struct {
 	next           *Snapshot
 	inboundCopied  [AH + 1][shards]bool
 	outboundCopied [shards]bool
+	peersCopied    [shards]bool
 }
 
 func edit(current *Snapshot) *editing {
@@ -154,17 +157,25 @@ func edit(current *Snapshot) *editing {
 }
 
 func (e *editing) add(sa *SA) {
+	e.ofPeer(sa, with)
 	if sa.Direction == Inbound {
 		e.inbound(sa)[sa.SPI] = sa
 		return
 	}
 	hash := peerHash(sa.Peer) ^ policyHash(sa.Policy)
 	part := own(&e.next.outbound, &e.outboundCopied, outboundShard(hash))
-	// Clip: the slice is shared with older snapshots and must not be grown in
-	// place.
 	names := part[hash]
-	names.sas = append(slices.Clip(names.sas), sa)
+	names.sas = with(names.sas, sa)
 	part[hash] = names.reclass(sa.Peer, sa.Policy)
+}
+
+// with is sas with sa as the last. The slice is shared with older snapshots and
+// must not be grown in place.
+func with(sas []*SA, sa *SA) []*SA { return append(slices.Clip(sas), sa) }
+
+// without is sas without sa.
+func without(sas []*SA, sa *SA) []*SA {
+	return slices.DeleteFunc(slices.Clone(sas), func(other *SA) bool { return other == sa })
 }
 
 // inbound is the part of the index that sa belongs into.
@@ -177,6 +188,7 @@ func (e *editing) inbound(sa *SA) map[uint32]*SA {
 }
 
 func (e *editing) remove(sa *SA) {
+	e.ofPeer(sa, without)
 	if sa.Direction == Inbound {
 		delete(e.inbound(sa), sa.SPI)
 		return
@@ -184,12 +196,21 @@ func (e *editing) remove(sa *SA) {
 	hash := peerHash(sa.Peer) ^ policyHash(sa.Policy)
 	part := own(&e.next.outbound, &e.outboundCopied, outboundShard(hash))
 	left := part[hash]
-	left.sas = slices.DeleteFunc(slices.Clone(left.sas), func(other *SA) bool { return other == sa })
+	left.sas = without(left.sas, sa)
 	if len(left.sas) == 0 {
 		delete(part, hash)
 		return
 	}
 	part[hash] = left.reclass(sa.Peer, sa.Policy)
+}
+
+// ofPeer changes the list of all SAs of sa's peer.
+func (e *editing) ofPeer(sa *SA, change func([]*SA, *SA) []*SA) {
+	hash := peerHash(sa.Peer)
+	part := own(&e.next.peers, &e.peersCopied, outboundShard(hash))
+	if part[hash] = change(part[hash], sa); len(part[hash]) == 0 {
+		delete(part, hash)
+	}
 }
 
 func (e *editing) publish(count int) *Snapshot {
