@@ -80,6 +80,7 @@ type Gateway struct {
 	sas       *sad.Database
 	queues    []tun.Queue
 	noOffload error // why the queues have no superpackets; nil: they have
+	tunMTU    int   // bytes, when the gateway was made
 	udp       Wire  // nil: no UDP encapsulation
 	wires     []Wire
 
@@ -125,6 +126,7 @@ func build(cfg Config) (*Gateway, error) {
 		events: make(chan Event, eventQueue),
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
+		tunMTU: tunMTU(cfg.TUN),
 	}
 	if g.clock == nil {
 		start := time.Now()

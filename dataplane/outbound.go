@@ -27,7 +27,8 @@ import (
 //	 5 sa.Reserve(n)       one atomic step for the whole run; refused at the end of the space
 //	                       drop OutSeqExhausted, OutSeqReservation        RFC 4303 3.3.3
 //	 6 encapsulate         outer addresses, DSCP, ECN, DF                 RFC 4301 5.1.2, 6040, 3948
-//	 7 transform.Seal      trailer, in place, the whole run in one call   drop OutSeal   RFC 4303 3.3.2
+//	 7 transform.Seal      TFC padding and trailer, in place, the whole run in one call
+//	                       drop OutSeal                                   RFC 4303 2.7, 3.3.2
 //	 8 tx.commit           into the wire's send batch; flush = one WriteBatch
 //
 // A packet's bytes stay in the buffer that the TUN read filled: headers and
@@ -276,6 +277,9 @@ func (w *outboundWorker) sealRun() {
 		r.jobs[i].Seq = first + uint64(i)
 		job(&r.jobs[i], p, r.sa)
 	}
+	if r.sa.TFC != sad.TFCOff {
+		w.padRun()
+	}
 	r.sa.Transform.Seal(w.scratch, r.sa.SPI, r.jobs)
 	tx := &w.wires[r.wire]
 	packets, bytes := 0, 0
@@ -311,10 +315,14 @@ func (w *outboundWorker) sealSegments(p *packet.Buffer) {
 		want := min(w.segmenter.Segments(), reserveLen)
 		first, granted := w.reserve(sa, want)
 		for i := range granted {
-			slot := w.room(tx, sa.Suite.SealedLen(w.segmenter.Longest()))
+			n := w.gateway.tfcLen(sa, w.segmenter.Longest())
+			slot := w.room(tx, sa.Suite.SealedLen(n))
 			inner, _ := w.segmenter.Next()
 			j := &w.segment[0]
 			j.Seq, j.NextHeader, j.Payload, j.Wire = first+uint64(i), next, inner, slot
+			if n > len(inner) {
+				padSegment(j, sa, n)
+			}
 			sa.Transform.Seal(w.scratch, sa.SPI, w.segment[:])
 			if j.Err != nil {
 				w.drop(OutSeal, 1)

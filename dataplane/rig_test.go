@@ -50,6 +50,7 @@ type options struct {
 	remote   netip.AddrPort
 	edge     uint64 // move the inbound window here first
 	noSA     bool
+	tfc      sad.TFC
 }
 
 const noWindow = -1
@@ -166,7 +167,7 @@ func (r *rig) params(d sad.Direction) sad.Params {
 		FreshKeys: r.opts.store == nil,
 	}
 	if d == sad.Outbound {
-		p.SPI, p.Sequence = outSPI, r.opts.store
+		p.SPI, p.Sequence, p.TFC = outSPI, r.opts.store, r.opts.tfc
 	} else {
 		p.SPI = inSPI
 	}

@@ -150,7 +150,9 @@ func (p *Params) KeyID() KeyID {
 // Validate tells whether New could make an SA of p, apart from what the
 // SequenceStore says. The error names the SA and what to do, never a key.
 func (p *Params) Validate() error {
-	for _, check := range []func() error{p.checkName, p.checkKeys, p.checkNumbers, p.checkWhole, p.checkOuter, p.checkSelectors, p.checkLifetime, p.checkDSCPs} {
+	for _, check := range []func() error{
+		p.checkName, p.checkKeys, p.checkNumbers, p.checkWhole, p.checkOuter, p.checkTFC, p.checkSelectors, p.checkLifetime, p.checkDSCPs,
+	} {
 		if err := check(); err != nil {
 			return fmt.Errorf("sad: %s: %w", p.ID(), err)
 		}
