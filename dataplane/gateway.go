@@ -88,6 +88,7 @@ type Gateway struct {
 	in     []*inboundWorker
 	events chan Event
 
+	dummies    dummies
 	keepalives atomic.Uint64 // sent
 	eventsLost atomic.Uint64 // by housekeeping; workers count their own
 

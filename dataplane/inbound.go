@@ -252,12 +252,16 @@ func (w *inboundWorker) openRun() {
 	if len(w.out)+len(r.jobs) > cap(w.out) {
 		w.flush()
 	}
-	packets, bytes, others := 0, 0, 0
+	packets, bytes, dummies, others := 0, 0, 0, 0
 	for i := range r.jobs {
 		reason := w.deliver(r.sa, &r.jobs[i], &r.from[i])
 		if reason != forwarded {
 			w.drop(reason, 1)
-			if reason != InReplay && reason != InAuth { // Check and Mark have counted those
+			switch reason {
+			case InReplay, InAuth: // Check and Mark have counted those
+			case InDummy:
+				dummies++
+			default:
 				others++
 			}
 			continue
@@ -265,7 +269,9 @@ func (w *inboundWorker) openRun() {
 		packets++
 		bytes += w.out[len(w.out)-1].Len
 	}
-	if packets > 0 { // what is not authentic does not make an SA look alive
+	// What is not authentic does not make an SA look alive. A dummy does, and
+	// is no drop: RFC 4303 2.6, "discarded without prejudice".
+	if packets+dummies > 0 {
 		r.sa.Touch(int64(w.now), packets, bytes)
 	}
 	if others > 0 {

@@ -78,6 +78,7 @@ func (g *Gateway) Stats() Stats {
 		{"OutBytes", sum(bytes, out...)},
 		{"OutBypass", sum(func(c *counters) uint64 { return c.bypass.Load() }, out...)},
 		{"OutKeepalives", g.keepalives.Load()},
+		{"OutDummies", g.dummies.sent.Load()},
 		{"OutTruncated", g.truncated()},
 		{"InPackets", sum(packets, in...)},
 		{"InBytes", sum(bytes, in...)},

@@ -33,7 +33,7 @@ func (r *rig) mirrored() *rig {
 	return m
 }
 
-// carried is what the other end's TUN gets of the other end sent.
+// carried is what this end's TUN gets of what the other end sent.
 func (r *rig) carried(list []sent) (all [][]byte) {
 	for batch := range slices.Chunk(list, inboundBatch) {
 		grams := make([]packet.Datagram, len(batch))

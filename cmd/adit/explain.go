@@ -16,6 +16,7 @@ var trafficCounters = []explanation{
 	{"OutBytes", "the bytes of the packets inside", ""},
 	{"OutBypass", "packets sent in clear, because a policy says bypass", "if it grows and should not: `adit policy list` shows which policies end in CLEAR"},
 	{"OutKeepalives", "NAT keepalives sent (RFC 3948 4)", ""},
+	{"OutDummies", "dummy packets sent (RFC 4303 2.6)", ""},
 	{"OutTruncated", "reads of the TUN that held more segments than a batch, and lost the rest", "unusually small TCP segments: turn GRO off on the LAN interface (`ethtool -K lan0 gro off`), and report it"},
 	{"InPackets", "packets opened, checked and handed to the TUN", ""},
 	{"InBytes", "the bytes of the packets inside", ""},

@@ -1,0 +1,141 @@
+package dataplane
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"sync"
+	"sync/atomic"
+
+	"github.com/adit-ipsec/adit/esp"
+	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/sad"
+)
+
+// Dummy packets: RFC 4303 2.6, "the protocol value 59 (which means "no next
+// header") MUST be used to designate a "dummy" packet. A transmitter MUST be
+// capable of generating dummy packets marked with this value in the next
+// protocol field". They are sent off the packet path, one at a time; the other
+// end's part is decapsulate's.
+
+// dummies is what sending them needs.
+type dummies struct {
+	sent atomic.Uint64
+
+	mu      sync.Mutex // held for one packet; guards what follows
+	scratch *esp.Scratch
+	grams   []packet.Datagram // one, made with the first dummy
+	job     [1]esp.Packet
+}
+
+// SendDummy sends a dummy packet on an outbound ESP SA: it looks like one that
+// carries an inner packet of length bytes, TFC padding included where the SA has
+// it, and the peer drops it without a word. It uses a sequence number up and
+// counts as use of the SA, so that no keepalive is due, and nowhere as a packet
+// carried. It may block as long as the socket does.
+//
+// The error says why nothing was sent: there is no such SA, its sequence
+// numbers are used up (sad.ErrExhausted), the packet is too long, or what the
+// socket says, wrapped.
+//
+// How many to send, and when, is the caller's matter. A burst longer than the
+// peer's replay window can overtake packets that a worker has numbered and not
+// sent yet.
+func (g *Gateway) SendDummy(id sad.ID, length int) error {
+	sa := g.outboundESP(id)
+	switch {
+	case sa == nil:
+		return fmt.Errorf("dataplane: dummy packet: there is no outbound ESP SA %s", id)
+	case length < 0 || length > packet.MaxLen:
+		return fmt.Errorf("dataplane: dummy packet of %d bytes: use 0 to %d", length, packet.MaxLen)
+	}
+	// RFC 4303 2.6: "the plaintext portion of the payload, other than this
+	// Next Header field, need not be well-formed, e.g., the rest of the
+	// Payload Data may consist of only random bytes." Zeros serve as well:
+	// encrypted they look the same, and without encryption the next header
+	// tells what this is anyway. DF is as most inner packets have it.
+	return g.sendDummy(sa, make([]byte, g.tfcLen(sa, length)), sa.Tunnel.DF != sad.DFClear)
+}
+
+func (g *Gateway) outboundESP(id sad.ID) *sad.SA {
+	for sa := range g.sas.Load().All() {
+		if sa.Direction == sad.Outbound && sa.Protocol == sad.ESP && sa.ID() == id {
+			return sa
+		}
+	}
+	return nil
+}
+
+// sendDummy sends a dummy packet with that plaintext, of exactly that length,
+// on sa's wire. An error of the socket is wrapped; the sequence number is used
+// up then too.
+func (g *Gateway) sendDummy(sa *sad.SA, plaintext []byte, df bool) error {
+	to, longest := g.wireOf(sa)
+	switch {
+	case g.stopping():
+		return fmt.Errorf("dataplane: dummy packet on %s: %w", sa.ID(), net.ErrClosed)
+	case to == nil:
+		return fmt.Errorf("dataplane: dummy packet on %s: no socket for encapsulation %s to %s", sa.ID(), sa.Encap, sa.Remote.Addr())
+	case sa.Bundle:
+		return fmt.Errorf("dataplane: dummy packet on %s: inside AH there are none in this version", sa.ID())
+	case sa.Suite.SealedLen(len(plaintext)) > longest:
+		return fmt.Errorf("dataplane: dummy packet on %s: %d bytes are longer than one outer packet holds: use %d at most", sa.ID(), len(plaintext), sa.Suite.MaxPayload(longest))
+	}
+	d := &g.dummies
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	gram, err := d.seal(sa, plaintext)
+	if err != nil {
+		return fmt.Errorf("dataplane: dummy packet on %s: %w", sa.ID(), err)
+	}
+	gram.Addr, gram.Local = sa.Remote, sa.Local.Addr()
+	gram.TOS, gram.DF, gram.SegmentSize = sa.Tunnel.DSCP.Outer(0)<<2, df, 0 // Not-ECT: there is no transport
+	if sent, err := to.WriteBatch(d.grams); sent != 1 {
+		return fmt.Errorf("dataplane: dummy packet on %s: %d bytes were not sent: %w", sa.ID(), gram.Len, err)
+	}
+	d.sent.Add(1)
+	sa.Touch(int64(g.clock()), 0, 0)
+	return nil
+}
+
+// errReservation: the durable block of numbers is used up, and housekeeping has
+// not extended it yet.
+var errReservation = errors.New("waiting for the next durable block of sequence numbers")
+
+// seal makes the ESP packet in the one datagram.
+func (d *dummies) seal(sa *sad.SA, plaintext []byte) (*packet.Datagram, error) {
+	if d.grams == nil {
+		d.scratch, d.grams = esp.NewScratch(), packet.NewDatagrams(1)
+	}
+	// RFC 4303 2.6: "All other ESP header and trailer fields (SPI, Sequence
+	// Number, Padding, Pad Length, Next Header, and ICV) MUST be present in
+	// dummy packets".
+	seq, granted := sa.Reserve(1)
+	switch {
+	case granted == 1:
+	case sa.Exhausted():
+		return nil, sad.ErrExhausted
+	default:
+		return nil, errReservation
+	}
+	gram, j := &d.grams[0], &d.job[0]
+	gram.Off, gram.Len = packet.Headroom, sa.Suite.SealedLen(len(plaintext))
+	start := gram.Off + esp.HeaderLen + sa.Suite.IVLen()
+	j.Seq, j.NextHeader, j.Wire = seq, packet.ProtoNone, gram.Bytes()
+	j.Payload = gram.Mem[start : start+copy(gram.Mem[start:], plaintext)]
+	sa.Transform.Seal(d.scratch, sa.SPI, d.job[:])
+	return gram, j.Err
+}
+
+// wireOf is where sa's packets leave, nil if there is no such socket, and the
+// longest payload in bytes that an outer packet has there.
+func (g *Gateway) wireOf(sa *sad.SA) (to Sender, longest int) {
+	longest, kind := maxPayload4, wireRaw4
+	if !sa.Remote.Addr().Is4() {
+		longest, kind = maxPayload6, wireRaw6
+	}
+	if sa.Encap == sad.EncapUDP {
+		longest, kind = longest-udpHeader, wireUDP
+	}
+	return g.out[0].wires[kind].to, longest
+}
