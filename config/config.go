@@ -37,6 +37,7 @@ type Config struct {
 	AllowManualAEAD bool
 	TUN             TUN
 	Listen          Listen
+	RawAllowed      bool // listen.raw is not off: a raw protocol 50 socket may be opened, needed or not
 	Profiles        map[string]Profile // always holds "default"
 	Peers           []Peer
 	Policies        []spd.Policy
@@ -92,7 +93,8 @@ type Peer struct {
 	Port         uint16 // UDP; 0: listen.natt_port
 	Profile      string
 	SAs          []SA          // one outbound, one inbound
-	NATKeepalive time.Duration // 0: off
+	NATKeepalive time.Duration // 0: off; this end is behind a NAT
+	Static       bool          // not followed to another address
 }
 
 // SA is one manually keyed security association.
@@ -123,13 +125,15 @@ func (c *Config) saParams(peer *Peer, sa *SA) sad.Params {
 		Direction: sa.Direction, SPI: sa.SPI, Peer: peer.Name,
 		Suite: sa.Suite, EncryptionKey: sa.EncryptionKey, IntegrityKey: sa.IntegrityKey,
 		ESN: profile.ESN, Encap: profile.Encap, Tunnel: profile.Tunnel,
+		// Manual keys detect no NAT: who asks for keepalives is behind one.
+		Static: peer.Static, BehindNAT: peer.NATKeepalive != 0,
 	}
 	if c.Listen.Address.IsValid() {
 		p.Local = netip.AddrPortFrom(c.Listen.Address, c.localPort(profile))
 	}
 	// Inbound the SPI alone selects a unicast SA (RFC 4301 section 4.1), and the
 	// peer's endpoint is what the dataplane holds an arrival against: another
-	// source is refused on raw IP and reported behind UDP.
+	// source is refused on raw IP, and followed or reported behind UDP.
 	p.Remote = netip.AddrPortFrom(peer.Address, c.remotePort(peer, profile))
 	if sa.Direction == packet.Inbound {
 		p.ReplayWindow = profile.ReplayWindow

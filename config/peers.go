@@ -35,7 +35,7 @@ func (d *decoder) readPeers(root *object) {
 }
 
 func (d *decoder) peer(v value) (p Peer) {
-	o, ok := v.object("name", "address", "port", "profile", "keying", "sas", "ike", "nat_keepalive")
+	o, ok := v.object("name", "address", "port", "profile", "keying", "sas", "ike", "nat_keepalive", "static")
 	if !ok {
 		return p
 	}
@@ -58,6 +58,7 @@ func (d *decoder) peer(v value) (p Peer) {
 	if v, ok := d.get(o, "nat_keepalive"); ok && !v.isWord("off") {
 		p.NATKeepalive, _ = v.duration(minKeepalive, maxKeepalive, "off, or ")
 	}
+	p.Static = d.flag(o, "static", false)
 	if !manual {
 		// The rest is about a way of keying that was refused already.
 		if sas, ok := o.get("sas"); ok {

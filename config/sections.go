@@ -263,7 +263,7 @@ func (d *decoder) checkWhole() {
 	if needsRaw != "" && !d.Listen.Raw {
 		d.fail("listen.raw", fmt.Sprintf("found off, and peer %q is reached by raw protocol 50 (encap: none)", needsRaw), "write `raw: auto`, or `encap: udp` in the peer's profile")
 	}
-	d.Listen.Raw = d.Listen.Raw && needsRaw != ""
+	d.RawAllowed, d.Listen.Raw = d.Listen.Raw, d.Listen.Raw && needsRaw != ""
 	d.checkSPIs()
 	d.checkUse()
 }

@@ -65,7 +65,7 @@ func fixedBy(old, cfg *config.Config) []string {
 		same bool
 	}{
 		{"tun", reflect.DeepEqual(old.TUN, cfg.TUN)},
-		{"listen", reflect.DeepEqual(old.Listen, cfg.Listen)},
+		{"listen", reflect.DeepEqual(old.Listen, cfg.Listen) && old.RawAllowed == cfg.RawAllowed},
 		{"state_dir", old.StateDir == cfg.StateDir},
 		{"control", old.Control == cfg.Control},
 	} {
