@@ -16,6 +16,8 @@ func (p *Params) checkTFC() error {
 		return fmt.Errorf("traffic flow confidentiality padding to %d bytes: use 1 to %d, mtu or off", int32(p.TFC), packet.MaxLen)
 	case p.Protocol != ESP:
 		return errors.New("traffic flow confidentiality padding on an AH SA: only ESP has it (RFC 4303 2.7): turn it off")
+	case p.Bundle:
+		return errors.New("traffic flow confidentiality padding in a bundle: it is not in this version: turn it off")
 	case p.Mode != TunnelMode:
 		// RFC 4303 2.7: "this padding [...] can be added only if the Payload
 		// Data field contains a specification of the length of the IP

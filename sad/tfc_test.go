@@ -20,6 +20,7 @@ func TestRFC4303_2_7_TFCOnlyWhereTheReceiverCanCutIt(t *testing.T) {
 		{"negative", func(p *Params) { p.TFC = -2 }, "to -2 bytes: use 1 to 65535, mtu or off"},
 		{"the least number", func(p *Params) { p.TFC = -1 << 31 }, "use 1 to 65535"},
 		{"transport mode", func(p *Params) { p.TFC, p.Mode = TFCMTU, TransportMode }, `in transport mode: RFC 4303 2.7, it "can be added only if`},
+		{"a bundle", func(p *Params) { p.TFC, p.Bundle = TFCMTU, true }, "in a bundle"},
 		{"transport mode without it", func(p *Params) { p.Mode = TransportMode }, ""},
 	} {
 		for _, d := range []Direction{Outbound, Inbound} {
