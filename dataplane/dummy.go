@@ -75,7 +75,7 @@ func (g *Gateway) sendDummy(sa *sad.SA, plaintext []byte, df bool) error {
 	case g.stopping():
 		return fmt.Errorf("dataplane: dummy packet on %s: %w", sa.ID(), net.ErrClosed)
 	case to == nil:
-		return fmt.Errorf("dataplane: dummy packet on %s: no socket for encapsulation %s to %s", sa.ID(), sa.Encap, sa.Remote.Addr())
+		return fmt.Errorf("dataplane: dummy packet on %s: no socket for encapsulation %s to %s", sa.ID(), sa.Encap, sa.Endpoint().Addr())
 	case sa.Bundle:
 		return fmt.Errorf("dataplane: dummy packet on %s: inside AH there are none in this version", sa.ID())
 	case sa.Suite.SealedLen(len(plaintext)) > longest:
@@ -88,7 +88,7 @@ func (g *Gateway) sendDummy(sa *sad.SA, plaintext []byte, df bool) error {
 	if err != nil {
 		return fmt.Errorf("dataplane: dummy packet on %s: %w", sa.ID(), err)
 	}
-	gram.Addr, gram.Local = sa.Remote, sa.Local.Addr()
+	gram.Addr, gram.Local = sa.Endpoint(), sa.Local.Addr()
 	gram.TOS, gram.DF, gram.SegmentSize = sa.Tunnel.DSCP.Outer(0)<<2, df, 0 // Not-ECT: there is no transport
 	if sent, err := to.WriteBatch(d.grams); sent != 1 {
 		return fmt.Errorf("dataplane: dummy packet on %s: %d bytes were not sent: %w", sa.ID(), gram.Len, err)
@@ -131,7 +131,7 @@ func (d *dummies) seal(sa *sad.SA, plaintext []byte) (*packet.Datagram, error) {
 // longest payload in bytes that an outer packet has there.
 func (g *Gateway) wireOf(sa *sad.SA) (to Sender, longest int) {
 	longest, kind := maxPayload4, wireRaw4
-	if !sa.Remote.Addr().Is4() {
+	if !sa.Endpoint().Addr().Is4() {
 		longest, kind = maxPayload6, wireRaw6
 	}
 	if sa.Encap == sad.EncapUDP {

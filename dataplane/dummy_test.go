@@ -205,7 +205,7 @@ func TestSendDummyWaitsForTheReservation(t *testing.T) {
 func TestDummyPutsOffTheKeepalive(t *testing.T) {
 	r := newRig(t, options{noSA: true})
 	p := r.params(sad.Outbound)
-	p.Keepalive = 20 * time.Second
+	p.Keepalive, p.BehindNAT = 20*time.Second, true
 	if err := r.gw.Install(p); err != nil {
 		t.Fatal(err)
 	}

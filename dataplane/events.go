@@ -13,11 +13,12 @@ type EventKind uint8
 
 // The events. SoftExpire and HardExpire come with lifetimes.
 const (
-	Acquire      EventKind = iota + 1 // a packet wants protection and there is no SA
-	SeqOverflow                       // an SA has used up its sequence numbers (RFC 4303 3.3.3, auditable)
-	BadSPI                            // a packet for no SA of ours (RFC 4303 3.4.2, auditable)
-	PeerMoved                         // an authenticated packet came from another address or port
-	AuthFailures                      // an SA's packets fail authentication
+	Acquire       EventKind = iota + 1 // a packet wants protection and there is no SA
+	SeqOverflow                        // an SA has used up its sequence numbers (RFC 4303 3.3.3, auditable)
+	BadSPI                             // a packet for no SA of ours (RFC 4303 3.4.2, auditable)
+	PeerMoved                          // a peer was followed to another address or port (RFC 7296 2.23)
+	AuthFailures                       // an SA's packets fail authentication
+	PeerElsewhere                      // an authenticated packet came from another address or port, and was not followed
 )
 
 // String is the event's name, as logs write it.
@@ -33,6 +34,8 @@ func (k EventKind) String() string {
 		return "PeerMoved"
 	case AuthFailures:
 		return "AuthFailures"
+	case PeerElsewhere:
+		return "PeerElsewhere"
 	}
 	return fmt.Sprintf("EventKind(%d)", uint8(k))
 }
@@ -46,7 +49,9 @@ type Event struct {
 	Policy string
 	SPI    uint32
 	Flow   packet.Flow    // Acquire: the packet that asked
-	From   netip.AddrPort // BadSPI, PeerMoved: where the packet came from
+	From   netip.AddrPort // BadSPI, PeerMoved, PeerElsewhere: where the packet came from
+	Old    netip.AddrPort // PeerMoved: where the peer was; PeerElsewhere: where it is
+	Why    string         // PeerElsewhere: why it is not followed
 	Count  uint64         // AuthFailures: how many since the last such event
 }
 
@@ -55,15 +60,16 @@ type Event struct {
 const eventQueue = 1024
 
 // Repeated events are thinned at their source, so that a flood on the wire is
-// no flood of events: one Acquire a policy, one PeerMoved and at most
-// badSPIBurst BadSPI a worker in this time.
+// no flood of events: one Acquire a policy, one PeerElsewhere and at most
+// badSPIBurst BadSPI a worker in this time. A PeerMoved comes with each move,
+// which roamInterval thins.
 const (
 	eventInterval = time.Second
 	badSPIBurst   = 10
 )
 
-// Events is where Acquire, SeqOverflow, BadSPI, PeerMoved and AuthFailures
-// arrive. The channel is closed by Close. A gateway whose events nobody reads
+// Events is where Acquire, SeqOverflow, BadSPI, PeerMoved, PeerElsewhere and
+// AuthFailures arrive. The channel is closed by Close. A gateway whose events nobody reads
 // works on and counts EventsLost.
 func (g *Gateway) Events() <-chan Event { return g.events }
 

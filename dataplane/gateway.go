@@ -88,7 +88,9 @@ type Gateway struct {
 	in     []*inboundWorker
 	events chan Event
 
-	dummies    dummies
+	dummies dummies
+	roaming roaming // of the peers
+
 	keepalives atomic.Uint64 // sent
 	eventsLost atomic.Uint64 // by housekeeping; workers count their own
 

@@ -99,9 +99,11 @@ func (h *housekeeper) reserve(sa *sad.SA, n *notes) {
 }
 
 // keepalive is RFC 3948 4: a keepalive is sent "if no other packet to the peer
-// has been sent in M seconds".
+// has been sent in M seconds", by the end that is behind the NAT, to where the
+// peer is. "Reception of NAT-keepalive packets MUST NOT be used to detect whether
+// a connection is live": neither sending nor receiving one touches an SA.
 func (h *housekeeper) keepalive(sa *sad.SA, n *notes) {
-	if sa.Keepalive == 0 || sa.Encap != sad.EncapUDP || h.gateway.udp == nil {
+	if sa.Keepalive == 0 || !sa.BehindNAT || sa.Encap != sad.EncapUDP || h.gateway.udp == nil {
 		return
 	}
 	if h.now < n.keepaliveLook {
@@ -113,7 +115,7 @@ func (h *housekeeper) keepalive(sa *sad.SA, n *notes) {
 		return
 	}
 	n.lastKeepalive = h.now
-	natt.FillKeepalive(&h.grams[0], sa.Local.Addr(), sa.Remote)
+	natt.FillKeepalive(&h.grams[0], sa.Local.Addr(), sa.Endpoint())
 	if sent, _ := h.gateway.udp.WriteBatch(h.grams); sent == 1 {
 		h.gateway.keepalives.Add(1)
 	}

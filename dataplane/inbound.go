@@ -27,6 +27,7 @@ import (
 //	 3 sa.Check            full 64-bit sequence number, cheap reject      drop InReplay             3.4.3, app. A
 //	 4 transform.Open      ICV, decrypt in place, padding, next header    drop InMalformed, InAuth, InPadding   3.4.4
 //	 5 sa.Mark             only now; re-checked, two workers may race     drop InReplay
+//	   - roam: the peer is where the newest packet of the run came from -  RFC 7296 2.23
 //	 6 decapsulate         strip, ECN combine, dummies end silently       drop InDummy, InNextHeader, InInner, InECN   2.6, RFC 6040
 //	 7 selectors           the inner packet is what this SA may carry     drop InSelector           RFC 4301 5.2
 //	 8 sa.Touch            usage
@@ -60,7 +61,7 @@ type inboundWorker struct {
 	rx    []*packet.Buffer // committed to the TUN
 	out   []packet.Buffer  // what rx points to
 
-	badSPI, movedPeer limiter
+	badSPI, strayPeer limiter
 }
 
 // inboundRun is a run of consecutive packets of one SA.
@@ -225,15 +226,19 @@ func (w *inboundWorker) unknownSPI(spi uint32, from netip.AddrPort) {
 
 // endpoint tells whether d may be the SA's by its outer addresses. A unicast SA
 // is found by its SPI alone (RFC 4301 4.1); beyond that, an SA that knows its
-// own address is not answered on another one, and protocol 50, which no NAT
-// rewrites, must come from the peer. UDP may come from elsewhere, for NATs do
-// move: whether that was the peer is seen after authentication, in deliver.
+// own address is not answered on another one, and protocol 50 must come from
+// where the peer is or was said to be. UDP may come from elsewhere, for NATs do
+// move: whether that was the peer is seen after authentication, in roam.
+//
+// Which of the two an SA's own packets travel in does not matter. RFC 7296 2.23:
+// "all devices MUST be able to receive and process both UDP-encapsulated ESP and
+// non-UDP-encapsulated ESP packets at any time."
 func (w *inboundWorker) endpoint(sa *sad.SA, d *packet.Datagram) bool {
 	if local := sa.Local.Addr(); local.IsValid() && !local.IsUnspecified() && d.Local.IsValid() && d.Local != local {
 		return false
 	}
 	if peer := sa.Remote.Addr(); !w.udp && peer.IsValid() {
-		return d.Addr.Addr() == peer
+		return d.Addr.Addr() == peer || d.Addr.Addr() == sa.Endpoint().Addr()
 	}
 	return true
 }
@@ -249,6 +254,9 @@ func (w *inboundWorker) openRun() {
 	r.sa.Transform.Open(w.scratch, r.jobs)
 	r.sa.Mark(r.jobs)
 	r.order()
+	if w.udp {
+		w.roam(r)
+	}
 	if len(w.out)+len(r.jobs) > cap(w.out) {
 		w.flush()
 	}
@@ -311,9 +319,6 @@ func (w *inboundWorker) deliver(sa *sad.SA, job *esp.Packet, from *origin) DropR
 	if job.Err != nil {
 		return refused(job.Err)
 	}
-	if w.udp && moved(sa, from.gram.Addr) {
-		w.peerMoved(sa, from.gram.Addr)
-	}
 	var p *packet.Buffer
 	var reason DropReason
 	if sa.Mode == sad.TransportMode {
@@ -349,23 +354,6 @@ func refused(err error) DropReason {
 		return InPadding
 	}
 	return InMalformed
-}
-
-// moved tells whether UDP from there is not from where the SA says its peer is.
-// The port counts only where the SA's own packets are in UDP.
-func moved(sa *sad.SA, from netip.AddrPort) bool {
-	if !sa.Remote.Addr().IsValid() {
-		return false
-	}
-	return from.Addr() != sa.Remote.Addr() || sa.Encap == sad.EncapUDP && from.Port() != sa.Remote.Port()
-}
-
-// peerMoved reports an authenticated packet from an address or port that is not
-// the SA's. The address is not followed in this version.
-func (w *inboundWorker) peerMoved(sa *sad.SA, from netip.AddrPort) {
-	if w.movedPeer.allow(w.now, 1) {
-		w.emit(Event{Kind: PeerMoved, Peer: sa.Peer, SPI: sa.SPI, From: from})
-	}
 }
 
 // decapsulate makes the inner packet of an opened one, in its place.

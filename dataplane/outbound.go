@@ -240,7 +240,7 @@ const (
 // p, or each of its segments.
 func (w *outboundWorker) fits(p *packet.Buffer, sa *sad.SA) (wireKind, DropReason) {
 	longest, wire := maxPayload4, wireRaw4
-	if !sa.Remote.Addr().Is4() {
+	if !sa.Endpoint().Addr().Is4() {
 		longest, wire = maxPayload6, wireRaw6
 	}
 	if sa.Encap == sad.EncapUDP {
@@ -402,7 +402,7 @@ func nextHeader(p *packet.Buffer) uint8 {
 // encapsulate gives d the outer header for p: RFC 4301 5.1.2. The bytes of IP and
 // UDP headers are the sockets' work.
 func encapsulate(d *packet.Datagram, p *packet.Buffer, sa *sad.SA) {
-	d.Addr, d.Local = sa.Remote, sa.Local.Addr()
+	d.Addr, d.Local = sa.Endpoint(), sa.Local.Addr()
 	d.TOS = outerTrafficClass(&sa.Tunnel, &p.Header)
 	d.DF = outerDF(sa.Tunnel.DF, &p.Header)
 	d.SegmentSize = 0

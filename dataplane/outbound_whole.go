@@ -105,7 +105,7 @@ func (w *outboundWorker) wholeOne(p *packet.Buffer, d *decision) DropReason {
 // plan measures a packet's parts, or says why it cannot go.
 func (w *outboundWorker) plan(p *packet.Buffer, d *decision) (wholePlan, DropReason) {
 	sa := d.sa
-	remote := sa.Remote.Addr()
+	remote := sa.Endpoint().Addr()
 	plan := wholePlan{sa: sa, around: d.around, wire: wireWhole, version: 4, header: 20, next: nextHeader(p)}
 	if !remote.Is4() {
 		plan.version, plan.header = 6, 40
@@ -154,7 +154,7 @@ func (w *outboundWorker) plan(p *packet.Buffer, d *decision) (wholePlan, DropRea
 // other, whoever's the packet is.
 func transportEnds(sa *sad.SA, p *packet.Buffer) bool {
 	return !p.Header.Fragment && !p.Flow.ProtocolOpaque &&
-		p.Flow.DstAddr() == sa.Remote.Addr() && p.Flow.SrcAddr() == sa.Local.Addr()
+		p.Flow.DstAddr() == sa.Endpoint().Addr() && p.Flow.SrcAddr() == sa.Local.Addr()
 }
 
 // copyWhole puts the IP header and what is to be protected into their places in
@@ -202,7 +202,7 @@ const outerTTL = 64
 // outerHeader makes the outer header of tunnel mode: RFC 4301 5.1.2.
 func (w *outboundWorker) outerHeader(slot []byte, p *packet.Buffer, plan *wholePlan) {
 	sa, class := plan.sa, outerTrafficClass(&plan.sa.Tunnel, &p.Header)
-	local, remote := sa.Local.Addr(), sa.Remote.Addr()
+	local, remote := sa.Local.Addr(), sa.Endpoint().Addr()
 	if plan.version == 6 {
 		// RFC 6438 3: a tunnel's flow label comes from a hash of the inner
 		// flow, so that its flows are spread over equal paths.
@@ -254,6 +254,6 @@ func (w *outboundWorker) protect(slot []byte, plan *wholePlan, seal, sign uint64
 func (w *outboundWorker) commitWhole(tx *sendBatch, p *packet.Buffer, plan *wholePlan) {
 	d := tx.commit(p.Len, false)
 	w.fill(d, plan.total)
-	d.Addr, d.Local, d.SegmentSize = plan.sa.Remote, plan.sa.Local.Addr(), 0
+	d.Addr, d.Local, d.SegmentSize = plan.sa.Endpoint(), plan.sa.Local.Addr(), 0
 	d.TOS, d.DF = p.Header.TrafficClass, p.Header.DF
 }

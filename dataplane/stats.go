@@ -16,6 +16,8 @@ type counters struct {
 	bytes   atomic.Uint64 // their inner lengths
 	bypass  atomic.Uint64 // sent in clear because a policy says so
 	keep    atomic.Uint64 // NAT keepalives received
+	moves   atomic.Uint64 // peers that were followed to another endpoint
+	strays  atomic.Uint64 // authentic packets from elsewhere, not followed
 	lost    atomic.Uint64 // events that found the channel full
 	_       [64]byte
 }
@@ -83,6 +85,8 @@ func (g *Gateway) Stats() Stats {
 		{"InPackets", sum(packets, in...)},
 		{"InBytes", sum(bytes, in...)},
 		{"InKeepalives", sum(func(c *counters) uint64 { return c.keep.Load() }, in...)},
+		{"InPeerMoves", sum(func(c *counters) uint64 { return c.moves.Load() }, in...)},
+		{"InPeerElsewhere", sum(func(c *counters) uint64 { return c.strays.Load() }, in...)},
 		{"InSkipped", g.skipped()},
 		{"OffloadFallbacks", fallbacks(s.Offloads)},
 		{"EventsLost", sum(func(c *counters) uint64 { return c.lost.Load() }, all...) + g.eventsLost.Load()},

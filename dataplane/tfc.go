@@ -52,7 +52,7 @@ const ethernetMTU = 1500
 // Ethernet's, and for less where the TUN's MTU was set for less at the start.
 func (g *Gateway) longestInner(sa *sad.SA) int {
 	room := ethernetMTU - ipv4Header
-	if !sa.Remote.Addr().Is4() {
+	if !sa.Endpoint().Addr().Is4() {
 		room = ethernetMTU - ipv6Header
 	}
 	if sa.Encap == sad.EncapUDP {

@@ -36,7 +36,7 @@ func TestOnlyCarriedPacketsTouchAnSA(t *testing.T) {
 func TestKeepalivesOfIdleSAs(t *testing.T) {
 	r := newRig(t, options{noSA: true, noESN: true})
 	p := r.params(sad.Outbound)
-	p.Keepalive = 20 * time.Second
+	p.Keepalive, p.BehindNAT = 20*time.Second, true
 	if err := r.gw.Install(p); err != nil {
 		t.Fatal(err)
 	}

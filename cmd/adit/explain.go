@@ -21,6 +21,8 @@ var trafficCounters = []explanation{
 	{"InPackets", "packets opened, checked and handed to the TUN", ""},
 	{"InBytes", "the bytes of the packets inside", ""},
 	{"InKeepalives", "NAT keepalives received; they prove nothing about the peer", ""},
+	{"InPeerMoves", "a peer's newest packet came from another address or port, and the peer is answered there from then on (RFC 7296 2.23)", "a few: its NAT has forgotten the binding; many: set `nat_keepalive` at the peer, or see whether two hosts use its keys"},
+	{"InPeerElsewhere", "authentic packets from another address or port than the peer's, which was not followed", "the log says why (`PeerElsewhere`); behind a move a few are late packets. If it is the peer, and `static` or `nat_keepalive` keeps this end from following, put its `address` and `port` right"},
 	{"InSkipped", "datagrams longer than any packet, or fragments that the kernel did not reassemble", "none are expected: capture on the outside interface"},
 	{"OffloadFallbacks", "superpackets that the kernel refused; their packets then went one by one", "speed is lost, packets are not: `adit status` says which offload; if it keeps growing, the path to a peer takes less than the TUN's packets need: lower `tun.mtu`"},
 	{"EventsLost", "events that the log did not fetch in time", "a flood: look at the drops beside it"},

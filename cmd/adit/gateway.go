@@ -236,11 +236,12 @@ func (g *gateway) openUDP() (list []*natt.Conn, err error) {
 	return list, nil
 }
 
-// openRaw opens a protocol 50 socket where the configuration asks for one: nil
-// where it does not, or where it fails and no peer needs this family.
+// openRaw opens a protocol 50 socket where the configuration allows one: nil
+// where it does not, or where it fails and no peer needs this family. A peer whose
+// SAs are in UDP may send without it at any time (RFC 7296 2.23).
 func (g *gateway) openRaw(family int) (*rawip.Conn, error) {
 	address := g.cfg.Listen.Address
-	if !g.cfg.Listen.Raw || address.IsValid() && address.Is4() != (family == 4) {
+	if !g.cfg.RawAllowed || address.IsValid() && address.Is4() != (family == 4) {
 		return nil, nil
 	}
 	raw, err := rawip.Listen(rawip.Config{Family: family, Protocol: packet.ProtoESP, Address: address, Mark: ownMark})
@@ -391,8 +392,14 @@ func logEvent(log *slog.Logger, e *dataplane.Event) {
 		text = "a packet for no SA of ours: dropped"
 		add("from", e.From.String())
 	case dataplane.PeerMoved:
-		level, text = slog.LevelInfo, "an authenticated packet came from another address: answers still go to the one in the file"
+		level, text = slog.LevelInfo, "the peer is at another address or port: it is answered there"
 		add("from", e.From.String())
+		add("old", e.Old.String())
+	case dataplane.PeerElsewhere:
+		level, text = slog.LevelInfo, "an authenticated packet came from another address or port: the peer is still answered where it was"
+		add("from", e.From.String())
+		add("peer_at", e.Old.String())
+		add("why", e.Why)
 	case dataplane.AuthFailures:
 		text = "packets failed authentication: dropped"
 		add("count", e.Count)
