@@ -18,7 +18,8 @@ type mmsghdr struct {
 
 // control is the room for one datagram's control messages, aligned as struct
 // cmsghdr wants it. The most that comes is IPV6_PKTINFO, IPV6_TCLASS,
-// IP_TOS and UDP_GRO; the most that goes is one of each kind.
+// IP_TOS and UDP_GRO; the most that goes is one of each kind. What a socket for
+// whole packets receives takes a wideControl.
 type control [16]uint64
 
 func (c *control) bytes() []byte {
@@ -71,16 +72,17 @@ func putTrafficClass(b []byte, ipv4 bool, tos uint8) []byte {
 	return rest
 }
 
-// readControl fills d's Local, TOS and SegmentSize (UDP_GRO) from the control messages in b, which
-// the kernel wrote.
-func readControl(b []byte, d *packet.Datagram) {
+// readControl fills d's Local, TOS, TTL and SegmentSize (UDP_GRO) from the control
+// messages in b, which the kernel wrote. What tells of headers in front of a raw
+// IPv6 packet goes to front, which may be nil.
+func readControl(b []byte, d *packet.Datagram, front *ipv6Front) {
 	for len(b) >= unix.SizeofCmsghdr {
 		h := (*unix.Cmsghdr)(unsafe.Pointer(&b[0]))
 		n := int(h.Len)
 		if n < unix.CmsgLen(0) || n > len(b) {
 			return
 		}
-		readControlMessage(h.Level, h.Type, b[unix.CmsgLen(0):n], d)
+		readControlMessage(h.Level, h.Type, b[unix.CmsgLen(0):n], d, front)
 		next := unix.CmsgSpace(n - unix.CmsgLen(0))
 		if next >= len(b) {
 			return
@@ -89,7 +91,7 @@ func readControl(b []byte, d *packet.Datagram) {
 	}
 }
 
-func readControlMessage(level, typ int32, data []byte, d *packet.Datagram) {
+func readControlMessage(level, typ int32, data []byte, d *packet.Datagram, front *ipv6Front) {
 	switch {
 	case level == unix.SOL_IP && typ == unix.IP_PKTINFO && len(data) >= pktinfo4Len:
 		d.Local = netip.AddrFrom4([4]byte(data[8:12]))
@@ -101,6 +103,10 @@ func readControlMessage(level, typ int32, data []byte, d *packet.Datagram) {
 		d.TOS = uint8(binary.NativeEndian.Uint32(data))
 	case level == unix.SOL_UDP && typ == unix.UDP_GRO && len(data) >= intLen:
 		d.SegmentSize = int(binary.NativeEndian.Uint32(data))
+	case level == unix.SOL_IPV6 && typ == unix.IPV6_HOPLIMIT && len(data) >= intLen:
+		d.TTL = uint8(binary.NativeEndian.Uint32(data))
+	case level == unix.SOL_IPV6 && front != nil:
+		front.add(typ, data)
 	}
 }
 

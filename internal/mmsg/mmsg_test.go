@@ -77,7 +77,7 @@ func TestControlMessagesRoundTrip(t *testing.T) {
 	v6 := netip.MustParseAddr("2001:db8::7")
 	rest := putTrafficClass(putLocal(c.bytes(), v6), false, 0xb9)
 	var d packet.Datagram
-	readControl(c.bytes()[:len(c.bytes())-len(rest)], &d)
+	readControl(c.bytes()[:len(c.bytes())-len(rest)], &d, nil)
 	if d.Local != v6 || d.TOS != 0xb9 {
 		t.Errorf("IPv6: local %v, class %#x; want %v, 0xb9", d.Local, d.TOS, v6)
 	}
@@ -89,14 +89,14 @@ func TestControlMessagesRoundTrip(t *testing.T) {
 	// The receiver reads ipi_addr, the sender sets ipi_spec_dst.
 	data := used[unix.CmsgLen(0):]
 	copy(data[8:12], data[4:8])
-	readControl(used, &d)
+	readControl(used, &d, nil)
 	if d.Local != v4 {
 		t.Errorf("IPv4: local %v, want %v", d.Local, v4)
 	}
 	mapped := netip.AddrFrom16(v4.As16())
 	d = packet.Datagram{}
 	c = control{}
-	readControl(c.bytes()[:len(c.bytes())-len(putLocal(c.bytes(), mapped))], &d)
+	readControl(c.bytes()[:len(c.bytes())-len(putLocal(c.bytes(), mapped))], &d, nil)
 	if d.Local != v4 {
 		t.Errorf("mapped: local %v, want %v", d.Local, v4)
 	}
@@ -112,12 +112,12 @@ func TestControlNeverReadsPastItsEnd(t *testing.T) {
 	var d packet.Datagram
 	for n := range len(whole()) {
 		cut := append([]byte(nil), whole()[:n]...)
-		readControl(cut, &d)
+		readControl(cut, &d, nil)
 	}
 	for _, length := range []uint64{0, 1, 15, 16, 17, 41, 1 << 31, 1<<63 - 1, 1<<64 - 1} {
 		b := whole()
 		binary.NativeEndian.PutUint64(b, length)
-		readControl(b, &d)
+		readControl(b, &d, nil)
 	}
 }
 

@@ -25,7 +25,9 @@ type receiver struct {
 	iovs  [MaxBatch]unix.Iovec
 	names [MaxBatch]unix.RawSockaddrInet6
 	ctls  [MaxBatch]control
+	wide  []wideControl // of MaxBatch, in place of ctls, on a socket for whole packets; else nil
 
+	room  int  // bytes for the control messages of each
 	limit int  // most headers that the next call prepares
 	want  int  // headers prepared
 	small bool // one of them has a slot too small for GRO
@@ -54,13 +56,18 @@ func (r *receiver) init(s *Socket) {
 		h.Name = (*byte)(unsafe.Pointer(&r.names[i]))
 		h.Control = (*byte)(unsafe.Pointer(&r.ctls[i]))
 	}
+	r.room = int(unsafe.Sizeof(r.ctls[0]))
+	if s.whole && s.ipv6 {
+		r.widen()
+	}
 }
 
 var errSlot = errors.New("mmsg: a slot needs more than packet.Headroom+packet.Tailroom bytes")
 
 // ReadBatch blocks until at least one datagram is there, fills Off, Len, Addr,
-// Local, TOS and SegmentSize of the first n of m and returns n. Slots may change
-// places in m. After Close the error is net.ErrClosed; any other is passing.
+// Local, TOS and SegmentSize, on raw sockets TTL, of the first n of m and returns
+// n. Slots may change places in m. After Close the error is net.ErrClosed; any
+// other is passing.
 //
 // With SegmentSize set, the slot holds several datagrams of one peer. That takes
 // slots of packet.SlotLen bytes; smaller ones end GRO on the socket for good.
@@ -104,7 +111,7 @@ func (r *receiver) prepare(m []packet.Datagram) bool {
 		r.iovs[i].SetLen(room)
 		h := &r.hdrs[i].hdr
 		h.Namelen = unix.SizeofSockaddrInet6
-		h.SetControllen(int(unsafe.Sizeof(r.ctls[i])))
+		h.SetControllen(r.room)
 	}
 	return true
 }
@@ -172,8 +179,9 @@ func (s *Socket) accept(i int, d *packet.Datagram) bool {
 	r := &s.rx
 	h := &r.hdrs[i]
 	d.Off, d.Len = packet.Headroom, int(h.n)
-	d.Local, d.TOS, d.DF, d.SegmentSize = netip.Addr{}, 0, false, 0
-	readControl(r.ctls[i].bytes()[:h.hdr.Controllen], d)
+	d.Local, d.TOS, d.TTL, d.DF, d.SegmentSize = netip.Addr{}, 0, 0, false, 0
+	control := unsafe.Slice(h.hdr.Control, h.hdr.Controllen)
+	readControl(control, d, nil)
 	n := datagrams(d)
 	if h.hdr.Flags&unix.MSG_TRUNC != 0 {
 		s.truncated.Add(uint64(n))
@@ -184,6 +192,9 @@ func (s *Socket) accept(i int, d *packet.Datagram) bool {
 		return s.acceptIPv4(d)
 	}
 	d.Addr = s.readAddr(&r.names[i])
+	if s.kind == kindRaw {
+		return s.acceptIPv6(h, control, d)
+	}
 	if n > 1 {
 		s.offloads.received.Add(1)
 		s.offloads.receivedSegments.Add(uint64(n))
@@ -191,8 +202,10 @@ func (s *Socket) accept(i int, d *packet.Datagram) bool {
 	return true
 }
 
-// acceptIPv4 strips the IP header that a raw IPv4 socket delivers, with its
-// options, and takes from it what a control message says elsewhere.
+// acceptIPv4 takes from the IP header that a raw IPv4 socket delivers what a
+// control message says elsewhere, and strips it, with its options, unless the
+// socket is for whole packets. It stays in the slot all the same, right in front
+// of d.Off.
 func (s *Socket) acceptIPv4(d *packet.Datagram) bool {
 	b := d.Bytes()
 	if len(b) < 20 {
@@ -208,12 +221,16 @@ func (s *Socket) acceptIPv4(d *packet.Datagram) bool {
 	if binary.BigEndian.Uint16(b[6:])&0x3fff != 0 {
 		return skip(&s.fragmented)
 	}
-	d.TOS = b[1]
+	d.TOS, d.TTL = b[1], b[8]
 	d.Addr = netip.AddrPortFrom(netip.AddrFrom4([4]byte(b[12:16])), 0)
 	d.Local = netip.AddrFrom4([4]byte(b[16:20]))
+	d.Len = total
+	if s.whole {
+		return true
+	}
 	d.Off += headerLen
-	d.Len = total - headerLen
-	return true
+	d.Len -= headerLen
+	return !s.icmp || tellsOfOurPackets(d.Bytes(), false)
 }
 
 func skip(counter *atomic.Uint64) bool {

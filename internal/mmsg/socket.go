@@ -32,6 +32,12 @@ type Config struct {
 
 	Offload Offload // UDP only
 
+	// Whole hands received packets on as whole IP packets (raw IP only): d.Off
+	// is at the IP header. ICMPErrors takes no ICMP messages but the errors
+	// that tell about packets of this host (raw IP only; Protocol is the
+	// family's ICMP).
+	Whole, ICMPErrors bool
+
 	// Share opens one more socket of a port that Socket.Share has opened for
 	// others (UDP only).
 	Share bool
@@ -42,7 +48,7 @@ type kind uint8
 
 const (
 	kindUDP   kind = iota // UDP payloads
-	kindRaw               // payloads of an IP protocol; IPv4 receives them with the IP header
+	kindRaw               // payloads of an IP protocol; the kernel hands IPv4 over with the IP header
 	kindClear             // whole IP packets, sent only
 )
 
@@ -50,15 +56,18 @@ const (
 // others write; each direction takes its lock once per batch.
 type Socket struct {
 	// Immutable after opening.
-	kind kind
-	ipv6 bool // AF_INET6
-	ipv4 bool // carries IPv4: AF_INET, or dual stack with mapped addresses
-	port uint16
-	file *os.File
-	conn syscall.RawConn
+	kind        kind
+	ipv6        bool // AF_INET6
+	ipv4        bool // carries IPv4: AF_INET, or dual stack with mapped addresses
+	port        uint16
+	protocol    uint8 // raw IP only
+	whole, icmp bool  // Config's Whole and ICMPErrors
+	file        *os.File
+	conn        syscall.RawConn
 
 	closed                atomic.Bool
 	truncated, fragmented atomic.Uint64
+	unbuilt               atomic.Uint64
 	offloads              offloads
 
 	rx receiver // guarded by rx.mu
@@ -69,11 +78,12 @@ type Socket struct {
 type Skips struct {
 	Truncated uint64 // longer than the slot, or than its own IP header says
 	Fragments uint64 // IPv4 fragments on a raw socket: the kernel should have reassembled them
+	Headers   uint64 // whole IPv6 packets whose headers do not fit packet.Headroom, or were not told whole
 }
 
 // Skips returns the counters. It takes no lock.
 func (s *Socket) Skips() Skips {
-	return Skips{Truncated: s.truncated.Load(), Fragments: s.fragmented.Load()}
+	return Skips{Truncated: s.truncated.Load(), Fragments: s.fragmented.Load(), Headers: s.unbuilt.Load()}
 }
 
 // ListenUDP opens a UDP socket. With no address it takes both families, or
@@ -101,7 +111,7 @@ func ListenRaw(cfg Config) (*Socket, error) {
 	if cfg.Address.IsValid() {
 		v6 = cfg.Address.Unmap().Is6()
 	}
-	return open(cfg, &Socket{kind: kindRaw, ipv6: v6, ipv4: !v6}, unix.SOCK_RAW, cfg.Protocol)
+	return open(cfg, &Socket{kind: kindRaw, ipv6: v6, ipv4: !v6, protocol: uint8(cfg.Protocol), whole: cfg.Whole, icmp: cfg.ICMPErrors}, unix.SOCK_RAW, cfg.Protocol)
 }
 
 // OpenClear opens a socket that sends whole IP packets of one family.
@@ -207,6 +217,9 @@ func (s *Socket) setOptions(fd int, cfg Config) error {
 		// For a mapped IPv4 datagram, IPV6_PKTINFO holds the mapped address.
 		errs = append(errs, set("IPV6_RECVPKTINFO", unix.SOL_IPV6, unix.IPV6_RECVPKTINFO, 1),
 			set("IPV6_RECVTCLASS", unix.SOL_IPV6, unix.IPV6_RECVTCLASS, 1))
+	}
+	if s.kind == kindRaw {
+		errs = append(errs, s.setRawOptions(fd, set))
 	}
 	if s.ipv4 && s.kind == kindUDP {
 		if !s.ipv6 {

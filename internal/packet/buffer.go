@@ -111,6 +111,7 @@ type Datagram struct {
 	Local netip.Addr
 
 	TOS uint8 // outer traffic class: DSCP in the upper six bits, ECN in the lower two
+	TTL uint8 // TTL or hop limit of a received raw packet; 0: not known
 	DF  bool  // IPv4: set Don't Fragment on the outer header when sending
 
 	// SegmentSize is set when the slot holds several datagrams of this many
