@@ -41,6 +41,17 @@ func TestWalksAllocateNothing(t *testing.T) {
 			t.Errorf("%s outbound: expected 0 allocations per superpacket, saw %v", suite, n)
 		}
 		r.tun.discard = true
+		r.narrow(1280)
+		long := [][]byte{udpOf(false, false, 1300), udpOf(false, true, 1300), tcpOf(hostA, hostB, "SYN", 1460)}
+		slow := func() {
+			for i, p := range long {
+				r.gw.out[0].bufs[i].Set(p)
+			}
+			r.gw.out[0].walk(len(long))
+		}
+		if n := testing.AllocsPerRun(runs, slow); n != 0 {
+			t.Errorf("%s outbound: expected 0 allocations for packets that are too long, saw %v", suite, n)
+		}
 		w, seq := r.in[wireUDP], uint64(0)
 		wires := make([][]byte, (runs+1)*2*batchLen)
 		for i := range wires {

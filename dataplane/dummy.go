@@ -70,7 +70,7 @@ func (g *Gateway) outboundESP(id sad.ID) *sad.SA {
 // on sa's wire. An error of the socket is wrapped; the sequence number is used
 // up then too.
 func (g *Gateway) sendDummy(sa *sad.SA, plaintext []byte, df bool) error {
-	to, longest := g.wireOf(sa)
+	to, longest := g.out[0].wires[wireOf(sa)].to, maxESP(sa)
 	switch {
 	case g.stopping():
 		return fmt.Errorf("dataplane: dummy packet on %s: %w", sa.ID(), net.ErrClosed)
@@ -127,15 +127,22 @@ func (d *dummies) seal(sa *sad.SA, plaintext []byte) (*packet.Datagram, error) {
 	return gram, j.Err
 }
 
-// wireOf is where sa's packets leave, nil if there is no such socket, and the
-// longest payload in bytes that an outer packet has there.
-func (g *Gateway) wireOf(sa *sad.SA) (to Sender, longest int) {
-	longest, kind := maxPayload4, wireRaw4
+// Longest payload of an outer packet: 65535 less a UDP header, and over IPv4
+// less an IP header without options too (RFC 768, RFC 791, RFC 8200).
+const (
+	maxPayload4 = packet.MaxLen - 20
+	maxPayload6 = packet.MaxLen
+	udpHeader   = 8
+)
+
+// maxESP is the longest ESP packet in bytes that an outer packet of sa holds.
+func maxESP(sa *sad.SA) int {
+	longest := maxPayload4
 	if !sa.Endpoint().Addr().Is4() {
-		longest, kind = maxPayload6, wireRaw6
+		longest = maxPayload6
 	}
 	if sa.Encap == sad.EncapUDP {
-		longest, kind = longest-udpHeader, wireUDP
+		longest -= udpHeader
 	}
-	return g.out[0].wires[kind].to, longest
+	return longest
 }

@@ -60,7 +60,10 @@ func TestLongestPacketsInEverySuite(t *testing.T) {
 						}
 					}
 				})
-				r.dropped(OutTooBig, func() { r.send(ofLength(hostA, hostB, n+1, 4)) })
+				long := ofLength(hostA, hostB, n+1, 4)
+				long[6] = 0x40 // Don't Fragment
+				r.dropped(OutTooBig, func() { r.send(long) })
+				r.tun.take() // the sender hears of it
 
 				in := make([][]byte, 3)
 				var grams []packet.Datagram

@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,6 +68,14 @@ type Config struct {
 	// or 0.
 	Workers int
 
+	// LinkMTU is asked for the MTU, in bytes, of the link that leads to an
+	// address; 0: unknown. It may take system calls: housekeeping asks, and a
+	// worker whose packet the kernel refused. nil: nobody knows.
+	LinkMTU func(remote netip.Addr) int
+
+	// PathMTUAge is how long what was learned of a path holds; 0: 10 minutes.
+	PathMTUAge time.Duration
+
 	// Clock is the time since some start, monotonic; nil: the system's. The
 	// walks read it once per batch.
 	Clock func() time.Duration
@@ -83,6 +92,7 @@ type Gateway struct {
 	tunMTU    int   // bytes, when the gateway was made
 	udp       Wire  // nil: no UDP encapsulation
 	wires     []Wire
+	path      pathMTU
 
 	out    []*outboundWorker
 	in     []*inboundWorker
@@ -130,6 +140,7 @@ func build(cfg Config) (*Gateway, error) {
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
 		tunMTU: tunMTU(cfg.TUN),
+		path:   newPathMTU(&cfg),
 	}
 	if g.clock == nil {
 		start := time.Now()

@@ -23,6 +23,8 @@ type housekeeper struct {
 	watched  []watched
 	grams    []packet.Datagram
 	now      time.Duration
+
+	linkLooks int // left in this round
 }
 
 // watched is an SA and what was said about it. It is the SA itself that was
@@ -40,6 +42,7 @@ type notes struct {
 	authLook      time.Duration // not looked at again before
 	lastKeepalive time.Duration
 	keepaliveLook time.Duration // not due before, whatever is sent until then
+	linkLook      time.Duration // not looked at again before
 }
 
 // housekeep runs until the gateway stops.
@@ -59,6 +62,7 @@ func (g *Gateway) housekeep() {
 
 func (h *housekeeper) round() {
 	h.now = h.gateway.clock()
+	h.linkLooks = linkLooks
 	if s := h.gateway.sas.Load(); s != h.snapshot {
 		h.watch(s)
 	}
@@ -67,6 +71,7 @@ func (h *housekeeper) round() {
 		if w.sa.Direction == packet.Outbound {
 			h.reserve(w.sa, &w.notes)
 			h.keepalive(w.sa, &w.notes)
+			h.pathMTU(w.sa, &w.notes)
 		} else {
 			h.authFailures(w.sa, &w.notes)
 		}

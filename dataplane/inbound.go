@@ -338,6 +338,9 @@ func (w *inboundWorker) admit(sa *sad.SA, p *packet.Buffer) DropReason {
 		w.out = w.out[:len(w.out)-1]
 		return InSelector
 	}
+	if isSYN(p) {
+		w.clampMSS(p)
+	}
 	w.rx = append(w.rx, p)
 	return forwarded
 }

@@ -22,7 +22,8 @@ import (
 //	   bypass              never steps 3-8                                drop OutNoBypass
 //	 3 decision.sa         none: Acquire                                  drop OutNoSA
 //	   whole               AH, bundles, transport mode: outbound_whole.go, never what follows
-//	 4 fits                                                               drop OutTooBig, OutNoWire, OutSegment
+//	 4 fits                the path's MTU: PTB inward, or cut into fragments (mtu.go)
+//	                       drop OutTooBig, OutNoWire, OutSegment          RFC 4301 8.2
 //	   - p joins the run: consecutive packets of one SA; a superpacket is a run of its own -
 //	 5 sa.Reserve(n)       one atomic step for the whole run; refused at the end of the space
 //	                       drop OutSeqExhausted, OutSeqReservation        RFC 4303 3.3.3
@@ -59,6 +60,7 @@ type outboundWorker struct {
 	used      int           // bytes of it
 
 	maker wholeMaker
+	mtu   pathWork // what packets that are too long need
 
 	inHand []*sad.SA // with numbers that are not sent yet, where there are other workers
 
@@ -99,6 +101,7 @@ func newOutboundWorker(g *Gateway, q tun.Queue, index int, wires [wireKinds]Send
 	}
 	w.run.bufs = make([]*packet.Buffer, 0, n)
 	w.run.jobs = make([]esp.Packet, 0, n)
+	w.mtu.init()
 	w.clear = newSendBatch(clear)
 	for kind, wire := range wires {
 		if wire != nil {
@@ -170,9 +173,17 @@ func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
 	if d.sa.Whole() {
 		return w.whole(p, &d)
 	}
-	wire, reason := w.fits(p, d.sa)
+	wire, length, reason := w.fits(p, d.sa)
 	if reason != forwarded {
 		return reason
+	}
+	if length > d.sa.InnerMTU() {
+		if done, reason := w.tooBig(p, d.sa, wire, length); done {
+			return reason
+		}
+	}
+	if isSYN(p) {
+		clampMSS(p, d.sa)
 	}
 	if r := &w.run; r.sa != d.sa || p.SegmentSize > 0 {
 		w.sealRun()
@@ -228,38 +239,31 @@ func (w *outboundWorker) acquire(policy *spd.Policy, p *packet.Buffer) {
 	w.emit(Event{Kind: Acquire, Peer: policy.Peer, Policy: policy.Name, Flow: p.Flow})
 }
 
-// Longest payload of an outer packet: 65535 less a UDP header, and over IPv4
-// less an IP header without options too (RFC 768, RFC 791, RFC 8200).
-const (
-	maxPayload4 = packet.MaxLen - 20
-	maxPayload6 = packet.MaxLen
-	udpHeader   = 8
-)
-
-// fits chooses the wire of the SA and tells whether one outer packet can hold
-// p, or each of its segments.
-func (w *outboundWorker) fits(p *packet.Buffer, sa *sad.SA) (wireKind, DropReason) {
-	longest, wire := maxPayload4, wireRaw4
-	if !sa.Endpoint().Addr().Is4() {
-		longest, wire = maxPayload6, wireRaw6
-	}
-	if sa.Encap == sad.EncapUDP {
-		longest, wire = longest-udpHeader, wireUDP
-	}
+// fits chooses the wire of the SA and tells how long p is, or the longest of its
+// segments.
+func (w *outboundWorker) fits(p *packet.Buffer, sa *sad.SA) (wire wireKind, length int, reason DropReason) {
+	wire = wireOf(sa)
 	if w.wires[wire].to == nil {
-		return wire, OutNoWire
+		return wire, 0, OutNoWire
 	}
-	length := p.Len
-	if p.SegmentSize > 0 {
-		if w.segmenter.Init(p, maxTrailer) != nil {
-			return wire, OutSegment
-		}
-		length = w.segmenter.Longest()
+	if p.SegmentSize == 0 {
+		return wire, p.Len, forwarded
 	}
-	if sa.Suite.SealedLen(length) > longest {
-		return wire, OutTooBig
+	if w.segmenter.Init(p, maxTrailer) != nil {
+		return wire, 0, OutSegment
 	}
-	return wire, forwarded
+	return wire, w.segmenter.Longest(), forwarded
+}
+
+// wireOf is where the SA's packets leave.
+func wireOf(sa *sad.SA) wireKind {
+	switch {
+	case sa.Encap == sad.EncapUDP:
+		return wireUDP
+	case sa.Endpoint().Addr().Is4():
+		return wireRaw4
+	}
+	return wireRaw6
 }
 
 // sealRun takes the collected run of one SA's packets through steps 5 to 8.
@@ -291,7 +295,7 @@ func (w *outboundWorker) sealRun() {
 		w.room(tx, 0)
 		d := tx.commit(p.Len, r.sa.Tunnel.DF == sad.DFCopy)
 		d.Mem, d.Off, d.Len = p.Mem, p.Off-esp.HeaderLen-r.sa.Suite.IVLen(), len(r.jobs[i].Wire)
-		encapsulate(d, p, r.sa)
+		encapsulate(d, p, p.Len, r.sa)
 		packets++
 		bytes += p.Len
 	}
@@ -330,7 +334,7 @@ func (w *outboundWorker) sealSegments(p *packet.Buffer) {
 			}
 			d := tx.commit(len(inner), sa.Tunnel.DF == sad.DFCopy)
 			w.fill(d, len(j.Wire))
-			encapsulate(d, p, sa)
+			encapsulate(d, p, len(inner), sa)
 			packets++
 			bytes += len(inner)
 		}
@@ -399,12 +403,12 @@ func nextHeader(p *packet.Buffer) uint8 {
 	return packet.ProtoIPv4
 }
 
-// encapsulate gives d the outer header for p: RFC 4301 5.1.2. The bytes of IP and
-// UDP headers are the sockets' work.
-func encapsulate(d *packet.Datagram, p *packet.Buffer, sa *sad.SA) {
+// encapsulate gives d the outer header for length bytes with the header of p: RFC
+// 4301 5.1.2. The bytes of IP and UDP headers are the sockets' work.
+func encapsulate(d *packet.Datagram, p *packet.Buffer, length int, sa *sad.SA) {
 	d.Addr, d.Local = sa.Endpoint(), sa.Local.Addr()
 	d.TOS = outerTrafficClass(&sa.Tunnel, &p.Header)
-	d.DF = outerDF(sa.Tunnel.DF, &p.Header)
+	d.DF = outerDF(sa, &p.Header, length)
 	d.SegmentSize = 0
 }
 
@@ -415,6 +419,7 @@ func (w *outboundWorker) flush() {
 		w.packets.Add(packets)
 		w.bytes.Add(bytes)
 		w.drop(OutSendError, failed)
+		w.learnRefused(&w.wires[i])
 	}
 	packets, _, failed := w.clear.flush()
 	w.counters.bypass.Add(packets)

@@ -217,7 +217,7 @@ func (w *outboundWorker) outerHeader(slot []byte, p *packet.Buffer, plan *wholeP
 	h := slot[:20]
 	clear(h)
 	h[0], h[1], h[8] = 0x45, class, outerTTL
-	if outerDF(sa.Tunnel.DF, &p.Header) {
+	if outerDF(sa, &p.Header, p.Len) {
 		h[6] = 0x40
 	}
 	a, b := local.As4(), remote.As4()

@@ -44,6 +44,7 @@ type options struct {
 	window   int
 	encap    sad.Encapsulation
 	tunnel   sad.Tunnel
+	fragment sad.FragmentMode
 	policies []spd.Policy
 	store    sad.SequenceStore
 	local    netip.AddrPort
@@ -163,7 +164,7 @@ func (r *rig) params(d sad.Direction) sad.Params {
 	p := sad.Params{
 		Direction: d, Peer: "b", Suite: s, ESN: !r.opts.noESN, ReplayWindow: r.opts.window,
 		EncryptionKey: key(d.String()+" enc", enc), IntegrityKey: key(d.String()+" int", integ),
-		Encap: r.opts.encap, Local: r.opts.local, Remote: r.opts.remote, Tunnel: r.opts.tunnel,
+		Encap: r.opts.encap, Local: r.opts.local, Remote: r.opts.remote, Tunnel: r.opts.tunnel, Fragment: r.opts.fragment,
 		FreshKeys: r.opts.store == nil,
 	}
 	if d == sad.Outbound {

@@ -19,7 +19,10 @@ type counters struct {
 	moves   atomic.Uint64 // peers that were followed to another endpoint
 	strays  atomic.Uint64 // authentic packets from elsewhere, not followed
 	lost    atomic.Uint64 // events that found the channel full
-	_       [64]byte
+
+	tooBigSent atomic.Uint64 // PTB messages into the TUN
+
+	_ [64]byte
 }
 
 // drop counts packets that a walk ended. The loops that called the walk are
@@ -82,6 +85,7 @@ func (g *Gateway) Stats() Stats {
 		{"OutKeepalives", g.keepalives.Load()},
 		{"OutDummies", g.dummies.sent.Load()},
 		{"OutTruncated", g.truncated()},
+		{"OutTooBigSent", sum(func(c *counters) uint64 { return c.tooBigSent.Load() }, out...)},
 		{"InPackets", sum(packets, in...)},
 		{"InBytes", sum(bytes, in...)},
 		{"InKeepalives", sum(func(c *counters) uint64 { return c.keep.Load() }, in...)},

@@ -27,6 +27,7 @@ type super struct {
 	udp      bool
 	payload  int
 	size     int
+	noDF     bool
 	flags    func(*layers.TCP)
 }
 
@@ -54,6 +55,9 @@ func (s super) bytes() []byte {
 	}
 	if s.src.Is4() {
 		h := &layers.IPv4{Version: 4, TTL: 63, TOS: 0x2a, Id: 100, Flags: layers.IPv4DontFragment, Protocol: proto, SrcIP: s.src.AsSlice(), DstIP: s.dst.AsSlice()}
+		if s.noDF {
+			h.Flags = 0
+		}
 		ip, network = h, h
 	} else {
 		h := &layers.IPv6{Version: 6, HopLimit: 63, TrafficClass: 0x2a, NextHeader: proto, SrcIP: s.src.AsSlice(), DstIP: s.dst.AsSlice()}

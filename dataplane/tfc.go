@@ -38,27 +38,17 @@ func (g *Gateway) padded(sa *sad.SA, inner int) int {
 	return max(length, inner)
 }
 
-// Sizes of the outer IP headers in bytes (RFC 791, RFC 8200).
-const (
-	ipv4Header = 20
-	ipv6Header = 40
-)
-
-// ethernetMTU is what a path is taken to hold.
+// ethernetMTU is what a path is taken to hold as long as nothing is known of it.
 const ethernetMTU = 1500
 
 // longestInner is the longest inner packet in bytes that goes to sa's peer in
-// one outer packet. The path is not learned in this version: it is taken for an
-// Ethernet's, and for less where the TUN's MTU was set for less at the start.
+// one outer packet, and less where the TUN's MTU was set for less at the start.
 func (g *Gateway) longestInner(sa *sad.SA) int {
-	room := ethernetMTU - ipv4Header
-	if !sa.Endpoint().Addr().Is4() {
-		room = ethernetMTU - ipv6Header
+	inner := sa.InnerMTU()
+	if inner == sa.LongestInner() { // nothing is known
+		inner = sa.MaxInner(ethernetMTU)
 	}
-	if sa.Encap == sad.EncapUDP {
-		room -= udpHeader
-	}
-	return min(sa.Suite.MaxPayload(room), g.tunMTU)
+	return min(inner, g.tunMTU)
 }
 
 // tunMTU is the device's MTU in bytes; an Ethernet's if it cannot say.

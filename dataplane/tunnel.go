@@ -41,14 +41,19 @@ func innerECN(inner, outer uint8) (ecn uint8, ok bool) {
 	return inner, true
 }
 
-// outerDF is whether the outer IPv4 header has Don't Fragment set. Copy speaks
-// of IPv4 in IPv4 (RFC 4301 8.1); over IPv4 an IPv6 packet travels with it
-// clear, the static choice of RFC 4213 3.2.1, for as long as the path MTU is
-// not learned.
-func outerDF(mode sad.DFMode, h *packet.Header) bool {
-	switch mode {
+// outerDF is whether the outer IPv4 header has Don't Fragment set, over an inner
+// packet of that many bytes. Copy speaks of IPv4 in IPv4 (RFC 4301 8.1); over IPv4
+// an IPv6 packet travels with it clear, as RFC 4213 3.2.1 has it, and so passes a
+// path that is narrower than was learned. Over IPv6, clear lets this host's kernel
+// cut the outer packet.
+//
+// Deviation from set: IPv6 promises its users 1280 bytes (RFC 8200 5), and a
+// Packet Too Big message cannot ask for less. Such a packet leaves with DF clear
+// where the path is known to take less in one piece.
+func outerDF(sa *sad.SA, h *packet.Header, length int) bool {
+	switch sa.Tunnel.DF {
 	case sad.DFSet:
-		return true
+		return h.Version == 4 || length <= sa.InnerMTU()
 	case sad.DFClear:
 		return false
 	}

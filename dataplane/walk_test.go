@@ -152,7 +152,7 @@ func TestPacketsThatDoNotFitOneDatagramAreDropped(t *testing.T) {
 			t.Errorf("65028 bytes: expected 1 datagram, saw %d", len(got))
 		}
 	})
-	longest := inner{src: hostA, dst: hostB, payload: string(make([]byte, 65535-28))}.udp()
+	longest := inner{src: hostA, dst: hostB, df: true, payload: string(make([]byte, 65535-28))}.udp()
 	r.dropped(OutTooBig, func() {
 		if got := r.send(longest); len(got) != 0 {
 			t.Errorf("65535 bytes: expected nothing, saw %d", len(got))

@@ -63,6 +63,11 @@ type SA struct {
 
 	peerAt atomic.Pointer[netip.AddrPort] // nil: at Remote; see Endpoint
 
+	// ---- read on every packet, written when the path changes ----
+
+	_    linePad
+	path pathMTU
+
 	// ---- atomics: numbers (outbound, every worker that seals) ----
 
 	_        linePad
@@ -131,6 +136,7 @@ func New(p Params) (*SA, error) {
 	if p.Direction == Inbound {
 		err = sa.initWindow(p.ReplayWindow)
 	} else {
+		sa.derive()
 		err = sa.initSequence(p.Sequence)
 	}
 	if err != nil {
@@ -200,8 +206,9 @@ type Stats struct {
 	// Exhausted: outbound, and no number is left.
 	Exhausted bool
 
-	Life  Life
-	DSCPs []uint8 // see Params; not to be changed
+	Life    Life
+	DSCPs   []uint8 // see Params; not to be changed
+	PathMTU PathMTU // outbound
 }
 
 // Stats reads the counters one by one: they may differ by a batch.
@@ -216,6 +223,8 @@ func (sa *SA) Stats() Stats {
 	}
 	if sa.Direction == Inbound {
 		s.Seq = sa.edge()
+		return s
 	}
+	s.PathMTU = sa.PathMTU()
 	return s
 }

@@ -151,7 +151,7 @@ func (g *gateway) openEngine() (err error) {
 			}
 		}
 	}()
-	engine := dataplane.Config{NoOffload: !g.cfg.TUN.Offload}
+	engine := dataplane.Config{NoOffload: !g.cfg.TUN.Offload, LinkMTU: hostnet.LinkMTU}
 	udp, err := g.openUDP()
 	for _, conn := range udp {
 		wires = append(wires, conn)

@@ -31,6 +31,24 @@ func DefaultMTU(outside []string, peers []netip.Addr, overhead int) (mtu int, wh
 	return path - overhead, why
 }
 
+// LinkMTU is the MTU in bytes of the route towards the peer: of several ways the
+// smallest; 0 where there is no route. It looks at the network namespace of the
+// calling thread.
+func LinkMTU(peer netip.Addr) int {
+	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		return 0
+	}
+	defer nl.Close()
+	mtu := 0
+	for _, hop := range hops(nl, peer) {
+		if mtu == 0 || hop.mtu < mtu {
+			mtu = hop.mtu
+		}
+	}
+	return mtu
+}
+
 func pathMTU(outside []string, peers []netip.Addr) (mtu int, why string) {
 	mtu, why = ethernetMTU, fmt.Sprintf("no outside interface and no route to a peer is known: %d as on Ethernet", ethernetMTU)
 	nl, err := netlink.NewHandle(unix.NETLINK_ROUTE)
