@@ -46,6 +46,22 @@
 // Apply takes it over without a gap: it first puts the new state in place and
 // then takes away what the new state has no use for.
 //
+// # Transport mode
+//
+// Transport mode protects the peer's own outer address: that /32 or /128 is a
+// route into the TUN like any other. What programs of this host send there
+// enters the TUN; what the gateway sends there is marked and leaves as before.
+// What the gateway writes into the TUN comes from the peer's address, whose
+// route leads into the TUN, so strict reverse path filtering on the TUN lets it
+// pass.
+//
+// A program that has chosen no source address would get the TUN's, which the
+// peer does not know. Plan.Sources names the outer address for such routes as
+// their preferred source (ip route's src). It must be an address of the host:
+// the kernel refuses another one. When the address goes away later, the IPv4
+// route keeps it and the IPv6 route loses it, until an Update with the address
+// back; both go on leading into the TUN.
+//
 // # Strict reverse path filtering
 //
 // With rp_filter=1 on the outside interface the kernel drops outer packets of a

@@ -133,7 +133,7 @@ func (h *host) dump() (lines []string) {
 			routes, err := nl.RouteListFiltered(family, &netlink.Route{}, netlink.RT_FILTER_TABLE)
 			check(h.t, err)
 			for _, r := range routes {
-				add("route %d: %v via %v dev %d table %d type %d proto %d scope %d metric %d", family, r.Dst, r.Gw, r.LinkIndex, r.Table, r.Type, r.Protocol, r.Scope, r.Priority)
+				add("route %d: %v via %v dev %d table %d type %d proto %d scope %d metric %d src %v", family, r.Dst, r.Gw, r.LinkIndex, r.Table, r.Type, r.Protocol, r.Scope, r.Priority, r.Src)
 			}
 		}
 		links, err := nl.LinkList()

@@ -25,6 +25,12 @@ type Plan struct {
 	// it would leave in clear.
 	Throw []netip.Prefix
 
+	// Sources say from which address programs of this host, where they choose
+	// none, speak with a host that is a protected prefix by itself: transport
+	// mode protects a peer's own outer address, and its SA takes packets from
+	// this end's outer address alone. See the package comment.
+	Sources []Source
+
 	// Peers are the outer addresses of the peers, where they are known. They
 	// change nothing; Notes looks at the routes to them.
 	Peers []netip.Addr
@@ -32,6 +38,12 @@ type Plan struct {
 	Mark     uint32 // of the gateway's own sockets; not 0
 	Table    uint32 // 0: TableFor(Device)
 	Priority int    // of the rules; 0: DefaultPriority
+}
+
+// Source is the preferred source address of one route into the TUN.
+type Source struct {
+	To   netip.Addr // one of Routes is this address alone: /32 or /128
+	From netip.Addr // an address of this host when the plan is applied
 }
 
 const (
@@ -94,6 +106,9 @@ func (p Plan) withDefaults() (Plan, error) {
 		if !a.IsValid() {
 			return p, errors.New("hostnet: addresses: not a prefix")
 		}
+	}
+	if p.Sources, err = checkSources(p.Sources, p.Routes); err != nil {
+		return p, fmt.Errorf("hostnet: sources: %w", err)
 	}
 	p.Throw = usefulThrows(p.Routes, p.Throw)
 	return p, nil

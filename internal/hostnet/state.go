@@ -26,8 +26,12 @@ type routeKey struct {
 }
 
 // routeTarget is where a route leads: kind is an RTN_ number, link the device
-// of a unicast route.
-type routeTarget struct{ kind, link int }
+// and source the preferred source address, where there is one, of a unicast
+// route.
+type routeTarget struct {
+	kind, link int
+	source     netip.Addr
+}
 
 // ruleKey is one rule "not fwmark MARK lookup TABLE".
 type ruleKey struct {
@@ -45,7 +49,7 @@ func (p *Plan) state(link int, v6 ipv6Mode) state {
 		}
 		s.routes[routeKey{dst, metricUnreachable}] = routeTarget{kind: unix.RTN_UNREACHABLE}
 		if dst.Addr().Is4() || v6.device() {
-			s.routes[routeKey{dst, metricTUN}] = routeTarget{unix.RTN_UNICAST, link}
+			s.routes[routeKey{dst, metricTUN}] = routeTarget{unix.RTN_UNICAST, link, p.source(dst)}
 		}
 	}
 	for _, dst := range p.Throw {
@@ -100,6 +104,9 @@ func (a *Applied) sortRoute(s *state, r netlink.Route) error {
 	target := routeTarget{kind: r.Type}
 	if r.Type == unix.RTN_UNICAST {
 		target.link = r.LinkIndex
+		if source, ok := netip.AddrFromSlice(r.Src); ok {
+			target.source = source.Unmap()
+		}
 		if r.LinkIndex != a.index {
 			return fmt.Errorf("hostnet: routing table %d leads %s to another device than %s: another gateway uses it; give this one a table of its own", a.table, dst, a.device)
 		}
@@ -141,6 +148,9 @@ func (a *Applied) route(k routeKey, t routeTarget) *netlink.Route {
 	if t.kind == unix.RTN_UNICAST && k.dst.Addr().Is4() {
 		r.Scope = netlink.SCOPE_LINK // no gateway behind it
 	}
+	if t.source.IsValid() {
+		r.Src = t.source.AsSlice()
+	}
 	return r
 }
 
@@ -171,7 +181,7 @@ func (a *Applied) gainRoutes(j *journal, have, want state) error {
 			continue
 		}
 		if err := a.nl.RouteReplace(a.route(k, to)); err != nil {
-			return fmt.Errorf("hostnet: add route %s: %w", k.dst, err)
+			return fmt.Errorf("hostnet: add route %s: %w", k.dst, a.explainSource(to.source, err))
 		}
 		undo := func() error { return a.nl.RouteDel(a.route(k, to)) }
 		if there {
