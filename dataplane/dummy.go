@@ -130,9 +130,8 @@ func (d *dummies) seal(sa *sad.SA, plaintext []byte) (*packet.Datagram, error) {
 // Longest payload of an outer packet: 65535 less a UDP header, and over IPv4
 // less an IP header without options too (RFC 768, RFC 791, RFC 8200).
 const (
-	maxPayload4 = packet.MaxLen - 20
+	maxPayload4 = packet.MaxLen - ipv4Header
 	maxPayload6 = packet.MaxLen
-	udpHeader   = 8
 )
 
 // maxESP is the longest ESP packet in bytes that an outer packet of sa holds.

@@ -73,6 +73,13 @@ type Config struct {
 	// worker whose packet the kernel refused. nil: nobody knows.
 	LinkMTU func(remote netip.Addr) int
 
+	// ICMP4 and ICMP6 receive ICMP errors about outer packets, as
+	// internal/rawip.ListenICMP does: a datagram is a message from its type
+	// on. They learn path MTUs. nil: none.
+	ICMP4, ICMP6 Wire
+	// IgnoreICMP believes no ICMP error; they are counted all the same.
+	IgnoreICMP bool
+
 	// PathMTUAge is how long what was learned of a path holds; 0: 10 minutes.
 	PathMTUAge time.Duration
 
@@ -140,8 +147,8 @@ func build(cfg Config) (*Gateway, error) {
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
 		tunMTU: tunMTU(cfg.TUN),
-		path:   newPathMTU(&cfg),
 	}
+	g.path.use(&cfg)
 	if g.clock == nil {
 		start := time.Now()
 		g.clock = func() time.Duration { return time.Since(start) }
@@ -198,6 +205,7 @@ func (g *Gateway) start() {
 		g.workers.Go(func() { g.fail(w.runInbound()) })
 	}
 	g.workers.Go(g.housekeep)
+	g.listenICMP()
 	go func() {
 		g.workers.Wait()
 		close(g.events)
@@ -243,6 +251,7 @@ func (g *Gateway) shutdown() {
 		for _, wire := range g.wires {
 			_ = wire.Close()
 		}
+		g.path.close()
 	})
 }
 

@@ -268,14 +268,32 @@ const defaultPathAge = 10 * time.Minute
 type pathMTU struct {
 	link func(netip.Addr) int // nil: nobody knows
 	age  time.Duration
+
+	icmpWires  [2]Wire // IPv4, IPv6; nil: none
+	ignoreICMP bool
+	port       uint16 // of the UDP sockets; 0: unknown
+	icmp       icmpCounters
 }
 
-func newPathMTU(cfg *Config) pathMTU {
-	m := pathMTU{link: cfg.LinkMTU, age: cfg.PathMTUAge}
+// use takes over what cfg says.
+func (m *pathMTU) use(cfg *Config) {
+	m.link, m.age = cfg.LinkMTU, cfg.PathMTUAge
 	if m.age == 0 {
 		m.age = defaultPathAge
 	}
-	return m
+	m.icmpWires, m.ignoreICMP = [2]Wire{cfg.ICMP4, cfg.ICMP6}, cfg.IgnoreICMP
+	if wire, ok := cfg.Wire.(interface{ LocalPort() uint16 }); ok {
+		m.port = wire.LocalPort()
+	}
+}
+
+// counters are the figures of path MTU discovery that no worker counts.
+func (m *pathMTU) counters() []Counter {
+	return []Counter{
+		{"InICMPTooBig", m.icmp.tooBig.Load()},
+		{"InICMPUnreachable", m.icmp.unreachable.Load()},
+		{"InICMPRefused", m.icmp.refused.Load()},
+	}
 }
 
 // refused is told that the kernel did not take an outer packet of that many bytes:

@@ -95,6 +95,7 @@ func (g *Gateway) Stats() Stats {
 		{"OffloadFallbacks", fallbacks(s.Offloads)},
 		{"EventsLost", sum(func(c *counters) uint64 { return c.lost.Load() }, all...) + g.eventsLost.Load()},
 	}
+	s.Traffic = append(s.Traffic, g.path.counters()...)
 	for _, reason := range DropReasons() {
 		n := sum(func(c *counters) uint64 { return c.drops[reason].Load() }, all...)
 		if reason == OutMalformed {

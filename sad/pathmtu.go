@@ -49,6 +49,7 @@ type PathMTU struct {
 // pathMTU is the SA's memory of its path.
 type pathMTU struct {
 	inner atomic.Int64 // PathMTU.Inner, which is all that the walk reads
+	outer atomic.Int64 // PathMTU.MTU, or what IP allows
 
 	mu      sync.Mutex // guards what follows; never taken on the packet path
 	link    int        // bytes; 0: unknown
@@ -153,6 +154,10 @@ func (sa *SA) MinPathMTU() int {
 // in one outer packet, as far as is known. It is one atomic load.
 func (sa *SA) InnerMTU() int { return int(sa.path.inner.Load()) }
 
+// OuterMTU is the length in bytes of the longest outer packet that the path takes
+// in one piece, as far as is known. It is one atomic load.
+func (sa *SA) OuterMTU() int { return int(sa.path.outer.Load()) }
+
 // PathMTU is what is known of the path. An inbound SA knows nothing.
 func (sa *SA) PathMTU() PathMTU {
 	sa.path.mu.Lock()
@@ -240,6 +245,7 @@ func (sa *SA) derive() {
 		outer = sa.longestOuter()
 	}
 	sa.path.inner.Store(int64(sa.MaxInner(outer)))
+	sa.path.outer.Store(int64(outer))
 }
 
 // String is what operators see: "1420 (icmp)".

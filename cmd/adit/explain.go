@@ -27,6 +27,9 @@ var trafficCounters = []explanation{
 	{"InSkipped", "datagrams longer than any packet, or fragments that the kernel did not reassemble", "none are expected: capture on the outside interface"},
 	{"OffloadFallbacks", "superpackets that the kernel refused; their packets then went one by one", "speed is lost, packets are not: `adit status` says which offload; if it keeps growing, the path to a peer takes less than the TUN's packets need: lower `tun.mtu`"},
 	{"EventsLost", "events that the log did not fetch in time", "a flood: look at the drops beside it"},
+	{"InICMPTooBig", "ICMP messages from outside that quote a packet of an SA and lowered, or confirmed, its path MTU (RFC 4301 8.2)", ""},
+	{"InICMPUnreachable", "ICMP errors from outside that quote a packet of an SA and have no effect: nobody has signed them", "if nothing comes through: `ip route get PEER`, and is the peer's port open?"},
+	{"InICMPRefused", "ICMP errors from outside that fit no SA's recent packets: about other programs' packets, or forged", "other programs' are normal; a flood is somebody's attempt to make packets small"},
 }
 
 // dropCounters are the reasons for which a packet is not carried, in the order
