@@ -18,6 +18,9 @@ type decision struct {
 	policy *spd.Policy // nil: no match, discard
 	sa     *sad.SA     // outbound, protect: nil while there is none
 	around *sad.SA     // outbound, of a bundle: AH, around what sa makes
+	// classes are asked for the SA of each packet, where there are several
+	// by DSCP; nil: sa it is. The cache knows flows, not their DSCPs.
+	classes *sad.Classes
 }
 
 // flowCache is a direct-mapped cache of decisions, one per worker and
@@ -69,7 +72,10 @@ func (c *flowCache) decide(flow *packet.Flow) decision {
 	if p == nil || p.Action != spd.Protect || c.direction == spd.Inbound {
 		return decision{policy: p}
 	}
-	sa := c.sas.Outbound(p.Peer, p.Name)
+	sa, classes := c.sas.OutboundClasses(p.Peer, p.Name)
+	if classes != nil {
+		return decision{policy: p, classes: classes}
+	}
 	if sa != nil && !sa.Matches(spd.Outbound, flow) {
 		sa = nil // negotiated narrower than the policy: not for this packet
 	}

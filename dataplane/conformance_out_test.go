@@ -75,8 +75,8 @@ func TestCS02_RFC4303_3_3_3_TheNumbersNeverCycle(t *testing.T) {
 	}
 	r.counts(nil, func() { take(r.send(packets...)) })
 	house.round()
-	if list := r.events(); len(list) != 0 {
-		t.Errorf("before the end: expected no event, saw %+v", list)
+	if list := r.events(); len(list) != 1 || list[0].Kind != SoftExpire || list[0].Limit != sad.LimitSequence {
+		t.Errorf("before the end: expected one SoftExpire, saw %+v", list)
 	}
 	r.counts(map[DropReason]uint64{OutSeqExhausted: 6}, func() { take(r.send(packets...)) })
 	for range 5 {
@@ -467,8 +467,8 @@ func TestHousekeepingSpeaksOfTheSANotOfItsName(t *testing.T) {
 		for _, e := range list {
 			seen[e.Kind] = e
 		}
-		if len(list) != 2 || seen[SeqOverflow].SPI != outSPI || seen[AuthFailures].Count != failures {
-			t.Errorf("%s: expected SeqOverflow and AuthFailures of %d, saw %+v", when, failures, list)
+		if len(list) != 3 || seen[SeqOverflow].SPI != outSPI || seen[SoftExpire].SPI != outSPI || seen[AuthFailures].Count != failures {
+			t.Errorf("%s: expected SoftExpire, SeqOverflow and AuthFailures of %d, saw %+v", when, failures, list)
 		}
 	}
 	check("first SAs", spoil(30), 30)

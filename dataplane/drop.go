@@ -18,6 +18,7 @@ const (
 	OutTooBig         // longer than one outer datagram can be
 	OutSegment        // a superpacket that cannot be cut into packets
 	OutSeqExhausted   // the SA's sequence numbers are used up (RFC 4303 3.3.3)
+	OutExpired        // the SA's lifetime is over (RFC 4301 4.4.2.1)
 	OutSeqReservation // waiting for the next durable block of sequence numbers
 	OutSeal           // esp refused to seal: a bug here, never clear text on the wire
 	OutNoWire         // no socket for the SA's encapsulation and address family
@@ -28,6 +29,7 @@ const (
 	InNoIKE      // an IKE message, and nobody here speaks IKE
 	InNoSA       // unknown SPI (RFC 4303 3.4.2, auditable)
 	InEndpoint   // right SPI, but sent to or from an address that is not the SA's
+	InExpired    // the SA's lifetime is over (RFC 4301 4.4.2.1)
 	InReplay     // sequence number seen before, or left of the window (3.4.3, auditable)
 	InAuth       // the ICV is wrong (3.4.4, auditable)
 	InBundle     // one of AH and ESP where the policy wants both
@@ -51,6 +53,7 @@ var reasonNames = [reasons]string{
 	OutTooBig:         "OutTooBig",
 	OutSegment:        "OutSegment",
 	OutSeqExhausted:   "OutSeqExhausted",
+	OutExpired:        "OutExpired",
 	OutSeqReservation: "OutSeqReservation",
 	OutSeal:           "OutSeal",
 	OutNoWire:         "OutNoWire",
@@ -60,6 +63,7 @@ var reasonNames = [reasons]string{
 	InNoIKE:           "InNoIKE",
 	InNoSA:            "InNoSA",
 	InEndpoint:        "InEndpoint",
+	InExpired:         "InExpired",
 	InReplay:          "InReplay",
 	InAuth:            "InAuth",
 	InBundle:          "InBundle",

@@ -6,12 +6,13 @@ import (
 	"time"
 
 	"github.com/adit-ipsec/adit/internal/packet"
+	"github.com/adit-ipsec/adit/sad"
 )
 
 // EventKind names what a key source hears from the dataplane.
 type EventKind uint8
 
-// The events. SoftExpire and HardExpire come with lifetimes.
+// The events.
 const (
 	Acquire       EventKind = iota + 1 // a packet wants protection and there is no SA
 	SeqOverflow                        // an SA has used up its sequence numbers (RFC 4303 3.3.3, auditable)
@@ -19,6 +20,8 @@ const (
 	PeerMoved                          // a peer was followed to another address or port (RFC 7296 2.23)
 	AuthFailures                       // an SA's packets fail authentication
 	PeerElsewhere                      // an authenticated packet came from another address or port, and was not followed
+	SoftExpire                         // an SA should be replaced (RFC 4301 4.4.2.1); said once
+	HardExpire                         // an SA has ended and is removed (RFC 4301 4.4.2.1)
 )
 
 // String is the event's name, as logs write it.
@@ -36,6 +39,10 @@ func (k EventKind) String() string {
 		return "AuthFailures"
 	case PeerElsewhere:
 		return "PeerElsewhere"
+	case SoftExpire:
+		return "SoftExpire"
+	case HardExpire:
+		return "HardExpire"
 	}
 	return fmt.Sprintf("EventKind(%d)", uint8(k))
 }
@@ -53,6 +60,10 @@ type Event struct {
 	Old    netip.AddrPort // PeerMoved: where the peer was; PeerElsewhere: where it is
 	Why    string         // PeerElsewhere: why it is not followed
 	Count  uint64         // AuthFailures: how many since the last such event
+	DSCP   uint8          // Acquire: of the packet that asked
+
+	Direction sad.Direction // SoftExpire, HardExpire: of the SA
+	Limit     sad.Limit     // SoftExpire, HardExpire: which limit was reached
 }
 
 // eventQueue is how many events wait for a slow reader before more are lost,
@@ -68,9 +79,8 @@ const (
 	badSPIBurst   = 10
 )
 
-// Events is where Acquire, SeqOverflow, BadSPI, PeerMoved, PeerElsewhere and
-// AuthFailures arrive. The channel is closed by Close. A gateway whose events nobody reads
-// works on and counts EventsLost.
+// Events is where every kind of event arrives. The channel is closed by Close. A
+// gateway whose events nobody reads works on and counts EventsLost.
 func (g *Gateway) Events() <-chan Event { return g.events }
 
 // emit hands e over without ever blocking a walk.

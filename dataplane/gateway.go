@@ -3,6 +3,7 @@ package dataplane
 import (
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -86,12 +87,18 @@ type Config struct {
 	// Clock is the time since some start, monotonic; nil: the system's. The
 	// walks read it once per batch.
 	Clock func() time.Duration
+
+	// Jitter is asked once per SA for a number from 0 to 1: how much of a
+	// tenth its soft limits come early (RFC 7296 2.8). nil: at random. Several
+	// goroutines may call it at once.
+	Jitter func() float64
 }
 
 // Gateway is a running dataplane. Its methods may be called at any time from
 // any goroutine.
 type Gateway struct {
 	clock     func() time.Duration
+	jitter    func() float64
 	policy    atomic.Pointer[spd.Table]
 	sas       *sad.Database
 	queues    []tun.Queue
@@ -105,8 +112,9 @@ type Gateway struct {
 	in     []*inboundWorker
 	events chan Event
 
-	dummies dummies
-	roaming roaming // of the peers
+	dummies      dummies
+	roaming      roaming // of the peers
+	replacements replacements
 
 	keepalives atomic.Uint64 // sent
 	eventsLost atomic.Uint64 // by housekeeping; workers count their own
@@ -141,6 +149,7 @@ func build(cfg Config) (*Gateway, error) {
 	}
 	g := &Gateway{
 		clock:  cfg.Clock,
+		jitter: cfg.Jitter,
 		sas:    sad.NewDatabase(),
 		udp:    cfg.Wire,
 		events: make(chan Event, eventQueue),
@@ -152,6 +161,9 @@ func build(cfg Config) (*Gateway, error) {
 	if g.clock == nil {
 		start := time.Now()
 		g.clock = func() time.Duration { return time.Since(start) }
+	}
+	if g.jitter == nil {
+		g.jitter = rand.Float64
 	}
 	g.queues, g.noOffload = tun.Queues(cfg.TUN, !cfg.NoOffload)
 	if n := len(g.queues); n > sad.MaxWorkers || cfg.Workers != 0 && cfg.Workers != n {
@@ -307,6 +319,7 @@ func (g *Gateway) Install(params ...sad.Params) error {
 		if err != nil {
 			return err
 		}
+		sa.Begin(int64(g.clock()), g.jitter())
 		sas = append(sas, sa)
 	}
 	return g.sas.Install(sas...)

@@ -16,7 +16,8 @@ const housekeepInterval = 50 * time.Millisecond
 const _ = uint(sad.ReservationBlock/2 - 10_000_000/int(time.Second/housekeepInterval))
 
 // housekeeper does what needs no packet: it extends reservations, says that an
-// SA is exhausted or under attack, and keeps NAT bindings open.
+// SA is exhausted or under attack, keeps NAT bindings open, and takes away what
+// has expired or been replaced.
 type housekeeper struct {
 	gateway  *Gateway
 	snapshot *sad.Snapshot // the one that watched was made of
@@ -24,7 +25,8 @@ type housekeeper struct {
 	grams    []packet.Datagram
 	now      time.Duration
 
-	linkLooks int // left in this round
+	linkLooks int       // left in this round
+	ended     []*sad.SA // this round
 }
 
 // watched is an SA and what was said about it. It is the SA itself that was
@@ -38,6 +40,7 @@ type watched struct {
 // notes is what was said about an SA already.
 type notes struct {
 	exhausted     bool
+	softExpired   bool
 	authDrops     uint64
 	authLook      time.Duration // not looked at again before
 	lastKeepalive time.Duration
@@ -68,6 +71,7 @@ func (h *housekeeper) round() {
 	}
 	for i := range h.watched {
 		w := &h.watched[i]
+		h.lifetime(w.sa, &w.notes)
 		if w.sa.Direction == packet.Outbound {
 			h.reserve(w.sa, &w.notes)
 			h.keepalive(w.sa, &w.notes)
@@ -76,6 +80,8 @@ func (h *housekeeper) round() {
 			h.authFailures(w.sa, &w.notes)
 		}
 	}
+	h.destroy()
+	h.gateway.retire(h.now)
 }
 
 // watch turns to the SAs of s. What was said about those that stay is kept, and

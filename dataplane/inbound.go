@@ -24,7 +24,7 @@ import (
 //	 1 esp.ParseHeader     SPI, low 32 bits of the sequence number        drop InMalformed
 //	 2 sas.Inbound         SA by SPI, and its endpoint                    drop InNoSA, InEndpoint, InBundle   RFC 4303 3.4.2
 //	   - it joins the run: consecutive packets of one SA -
-//	 3 sa.Check            full 64-bit sequence number, cheap reject      drop InReplay             3.4.3, app. A
+//	 3 sa.Check            lifetime; 64-bit sequence number, cheap reject drop InExpired, InReplay   3.4.3, app. A
 //	 4 transform.Open      ICV, decrypt in place, padding, next header    drop InMalformed, InAuth, InPadding   3.4.4
 //	 5 sa.Mark             only now; re-checked, two workers may race     drop InReplay
 //	   - roam: the peer is where the newest packet of the run came from -  RFC 7296 2.23
@@ -351,6 +351,8 @@ func refused(err error) DropReason {
 	switch err {
 	case sad.ErrReplay:
 		return InReplay
+	case sad.ErrExpired:
+		return InExpired
 	case esp.ErrAuth:
 		return InAuth
 	case esp.ErrPadding:

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/adit-ipsec/adit/esp"
@@ -20,13 +21,13 @@ import (
 //	 2 cache.lookup        flow cache, else spd.Table.Lookup; no match = discard
 //	                       drop OutDiscard                                RFC 4301 5.1
 //	   bypass              never steps 3-8                                drop OutNoBypass
-//	 3 decision.sa         none: Acquire                                  drop OutNoSA
+//	 3 decision.sa         by DSCP where there are several; none: Acquire drop OutNoSA   RFC 4301 4.1
 //	   whole               AH, bundles, transport mode: outbound_whole.go, never what follows
 //	 4 fits                the path's MTU: PTB inward, or cut into fragments (mtu.go)
 //	                       drop OutTooBig, OutNoWire, OutSegment          RFC 4301 8.2
 //	   - p joins the run: consecutive packets of one SA; a superpacket is a run of its own -
 //	 5 sa.Reserve(n)       one atomic step for the whole run; refused at the end of the space
-//	                       drop OutSeqExhausted, OutSeqReservation        RFC 4303 3.3.3
+//	                       or lifetime: drop OutSeqExhausted, OutExpired, OutSeqReservation   RFC 4303 3.3.3
 //	 6 encapsulate         outer addresses, DSCP, ECN, DF                 RFC 4301 5.1.2, 6040, 3948
 //	 7 transform.Seal      TFC padding and trailer, in place, the whole run in one call
 //	                       drop OutSeal                                   RFC 4303 2.7, 3.3.2
@@ -64,6 +65,7 @@ type outboundWorker struct {
 
 	inHand []*sad.SA // with numbers that are not sent yet, where there are other workers
 
+	using    atomic.Uint64   // generation of the snapshot that the batch in hand uses; 0: no batch
 	acquired []time.Duration // per policy of the table in force: when Acquire was last said
 }
 
@@ -147,12 +149,13 @@ func (w *outboundWorker) walk(n int) {
 	w.sealRun()
 	w.flush()
 	w.handOut(nil)
+	w.releaseSnapshot()
 }
 
 // begin does what is done once per batch.
 func (w *outboundWorker) begin() {
 	w.now = w.gateway.clock()
-	w.cache.use(w.gateway.policy.Load(), w.gateway.sas.Load())
+	w.cache.use(w.gateway.policy.Load(), w.takeSnapshot())
 }
 
 // outbound decides about one packet and adds it to the run of its SA.
@@ -161,6 +164,9 @@ func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
 		return OutMalformed
 	}
 	d := w.cache.lookup(&p.Flow)
+	if d.classes != nil {
+		d.sa = d.classes.SA(p.Header.TrafficClass, &p.Flow)
+	}
 	switch {
 	case d.policy == nil || d.policy.Action == spd.Discard:
 		return OutDiscard
@@ -236,7 +242,7 @@ func (w *outboundWorker) acquire(policy *spd.Policy, p *packet.Buffer) {
 		return
 	}
 	*last = max(w.now, 1)
-	w.emit(Event{Kind: Acquire, Peer: policy.Peer, Policy: policy.Name, Flow: p.Flow})
+	w.emit(Event{Kind: Acquire, Peer: policy.Peer, Policy: policy.Name, Flow: p.Flow, DSCP: p.Header.TrafficClass >> 2})
 }
 
 // fits chooses the wire of the SA and tells how long p is, or the longest of its
@@ -382,6 +388,9 @@ func (w *outboundWorker) refusal(sa *sad.SA) DropReason {
 	// event is housekeeping's.
 	if sa.Exhausted() {
 		return OutSeqExhausted
+	}
+	if sa.Expired() != sad.NoLimit {
+		return OutExpired
 	}
 	return OutSeqReservation
 }
