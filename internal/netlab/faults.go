@@ -107,7 +107,7 @@ func (n *Node) Corrupt(iface, match string, bit, every int) error {
 }
 
 // Masquerade gives what leaves through iface that interface's address and a
-// random port: a NAT. Fault "nat". UDPTimeout and FlushNAT make it forget.
+// random port: a NAT. Fault "nat". FlushNAT makes it forget.
 func (n *Node) Masquerade(iface string) error {
 	return n.fault("nat", hookSNAT, out(iface)+"counter masquerade random")
 }
