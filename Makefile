@@ -16,9 +16,13 @@ PLAN      ?= --peers 50 --calls 200
 BYTES    ?= 20G
 CELLS    ?=
 JSON     ?=
+# How often make roam rebinds a NAT, and how many datagrams a second it sends.
+EVERY    ?= 5s
+TIMES    ?= 12
+RATE     ?= 1000
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo test check fuzz soak bench record figures clean
+.PHONY: help build demo test check fuzz soak roam bench record figures clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-8s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -44,6 +48,11 @@ soak: ## BYTES (20G) of TCP through two gateways, every byte compared; JSON=1 pr
 	@go test -c -o build/soak/integrity.test ./test/integrity
 	@build/soak/integrity.test -test.timeout 0 -full -bytes '$(BYTES)' -cells '$(CELLS)' -progress 10s \
 		-report build/soak/report.json $(if $(JSON),>&2; status=$$?; cat build/soak/report.json; exit $$status)
+
+roam: ## a NAT that rebinds EVERY (5s), TIMES (12), under RATE (1000) datagrams a second: what it costs
+	@mkdir -p build/roam
+	@go test -c -o build/roam/roam.test ./test/roam
+	@build/roam/roam.test -test.timeout 0 -test.v -test.run Rebinding -every '$(EVERY)' -times '$(TIMES)' -rate '$(RATE)'
 
 bench: ## the ladder, COUNT (2) times, BENCH selects; printed as a table by benchstat
 	@scripts/install-tools.sh --bench
