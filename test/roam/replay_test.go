@@ -34,6 +34,7 @@ func attacker(t *testing.T, p *gatewaytest.Pair) net.Conn {
 		return err
 	}))
 	t.Cleanup(func() { _ = conn.Close() })
+	withoutChecksum(t, conn) // RFC 3948 2.1: "SHOULD be transmitted as a zero value"
 	return conn
 }
 
