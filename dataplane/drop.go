@@ -39,6 +39,7 @@ const (
 	InInner      // the inner packet is broken, or not of the announced version
 	InECN        // inner Not-ECT, outer CE (RFC 6040 4.2)
 	InSelector   // the inner packet is not what this SA may carry (RFC 4301 5.2, auditable)
+	InICMP       // an ICMP error that quotes a packet which this SA's peer was not sent (RFC 4301 6.2, auditable)
 	InTUNError   // the TUN refused the packet
 
 	reasons // how many there are
@@ -73,6 +74,7 @@ var reasonNames = [reasons]string{
 	InInner:           "InInner",
 	InECN:             "InECN",
 	InSelector:        "InSelector",
+	InICMP:            "InICMP",
 	InTUNError:        "InTUNError",
 }
 

@@ -83,6 +83,7 @@ type Config struct {
 
 	// PathMTUAge is how long what was learned of a path holds; 0: 10 minutes.
 	PathMTUAge time.Duration
+	ICMP       ICMP // ICMP errors inside SAs
 
 	// Clock is the time since some start, monotonic; nil: the system's. The
 	// walks read it once per batch.
@@ -102,6 +103,7 @@ type Gateway struct {
 	policy    atomic.Pointer[spd.Table]
 	sas       *sad.Database
 	queues    []tun.Queue
+	icmp      ICMP
 	noOffload error // why the queues have no superpackets; nil: they have
 	tunMTU    int   // bytes, when the gateway was made
 	udp       Wire  // nil: no UDP encapsulation
@@ -150,6 +152,7 @@ func build(cfg Config) (*Gateway, error) {
 	g := &Gateway{
 		clock:  cfg.Clock,
 		jitter: cfg.Jitter,
+		icmp:   cfg.ICMP,
 		sas:    sad.NewDatabase(),
 		udp:    cfg.Wire,
 		events: make(chan Event, eventQueue),

@@ -30,6 +30,7 @@ import (
 //	   - roam: the peer is where the newest packet of the run came from -  RFC 7296 2.23
 //	 6 decapsulate         strip, ECN combine, dummies end silently       drop InDummy, InNextHeader, InInner, InECN   2.6, RFC 6040
 //	 7 selectors           the inner packet is what this SA may carry     drop InSelector           RFC 4301 5.2
+//	   quoted              an ICMP error: or what it quotes is            drop InICMP               6.2
 //	 8 sa.Touch            usage
 //	 9 rx.commit           into the TUN batch; flush = one WriteBatch     drop InTUNError
 //
@@ -334,9 +335,11 @@ func (w *inboundWorker) deliver(sa *sad.SA, job *esp.Packet, from *origin) DropR
 
 // admit takes one inner packet through steps 7 to 9.
 func (w *inboundWorker) admit(sa *sad.SA, p *packet.Buffer) DropReason {
-	if !w.selected(sa, p) {
-		w.out = w.out[:len(w.out)-1]
-		return InSelector
+	if selected := w.selected(sa, &p.Flow); !selected || w.gateway.icmp.CheckQuoted {
+		if reason := w.quoted(sa, p, selected); reason != forwarded {
+			w.out = w.out[:len(w.out)-1]
+			return reason
+		}
 	}
 	if isSYN(p) {
 		w.clampMSS(p)
@@ -415,11 +418,11 @@ func (w *inboundWorker) inner(next uint8, d *packet.Datagram, start, n, end int)
 // the SA that it arrived on; if not, it "MUST be discarded". What the SA may
 // carry is what the first matching policy protects with this very peer, and
 // within that what the SA itself was negotiated for.
-func (w *inboundWorker) selected(sa *sad.SA, p *packet.Buffer) bool {
-	policy := w.cache.lookup(&p.Flow).policy
+func (w *inboundWorker) selected(sa *sad.SA, flow *packet.Flow) bool {
+	policy := w.cache.lookup(flow).policy
 	return policy != nil && policy.Action == spd.Protect && policy.Peer == sa.Peer &&
 		(sa.Policy == "" || sa.Policy == policy.Name) &&
-		sa.Matches(spd.Inbound, &p.Flow)
+		sa.Matches(spd.Inbound, flow)
 }
 
 // flush writes the committed packets to the TUN. A TUN that refuses packets

@@ -20,6 +20,7 @@ import (
 //	 1 p.Parse             header valid, Flow filled                      drop OutMalformed
 //	 2 cache.lookup        flow cache, else spd.Table.Lookup; no match = discard
 //	                       drop OutDiscard                                RFC 4301 5.1
+//	   returnSA            an ICMP error: the SA of what it quotes        RFC 4301 6.2
 //	   bypass              never steps 3-8                                drop OutNoBypass
 //	 3 decision.sa         by DSCP where there are several; none: Acquire drop OutNoSA   RFC 4301 4.1
 //	   whole               AH, bundles, transport mode: outbound_whole.go, never what follows
@@ -169,7 +170,9 @@ func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
 	}
 	switch {
 	case d.policy == nil || d.policy.Action == spd.Discard:
-		return OutDiscard
+		if d = w.returnDecision(p); d.sa == nil {
+			return OutDiscard
+		}
 	case d.policy.Action == spd.Bypass:
 		return w.bypass(p)
 	case d.sa == nil:

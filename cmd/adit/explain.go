@@ -62,6 +62,7 @@ var dropCounters = []explanation{
 	{"InInner", "authentic, and the inner packet is broken", "a fault behind the peer"},
 	{"InECN", "congestion was marked outside on a packet that cannot tell its sender (RFC 6040 4.2)", "a path that marks what it must not, or a peer without ECN: set `ecn: compat` there"},
 	{"InSelector", "authentic, and not what this SA may carry (RFC 4301 5.2, audit)", "the policies at the two ends do not mirror each other: `adit check FILE --peer OTHER`. Else the peer oversteps"},
+	{"InICMP", "authentic, and an ICMP error about a packet that never went to this peer (RFC 4301 6.2, audit)", "the policies at the two ends do not mirror each other: `adit check FILE --peer OTHER`; or a router behind the peer quotes less than the ports that a policy names. Else somebody behind the peer forges ICMP errors"},
 	{"InTUNError", "the TUN refused the packet", "is the device up? `ip link show adit0`, and the log"},
 }
 

@@ -87,10 +87,7 @@ func mayAnswer(p []byte, h *Header, f *Flow, tooBig bool) bool {
 	// of receiving: an ICMP error message". RFC 4443 2.4 (e.1) says the same,
 	// and (e.2) adds redirects. What may be one, and cannot be seen, counts as
 	// one: a later fragment of ICMP, or a header chain that is cut.
-	if f.ProtocolOpaque {
-		return false
-	}
-	if f.isICMP() && (f.PortsOpaque || !isICMPQuery(h.Version, uint8(f.SrcPort>>8))) {
+	if f.ProtocolOpaque || f.isICMP() && f.PortsOpaque || f.IsICMPError() {
 		return false
 	}
 	if h.Version == 4 {
@@ -121,18 +118,23 @@ func mayAnswer4(p []byte, h *Header) bool {
 		dst != 0 && dst < 224
 }
 
-// isICMPQuery tells messages that are known not to be errors or redirects. A type
-// that nobody here knows may be an error of tomorrow, in ICMP; ICMPv6 has a bit
-// for it (RFC 4443 2.1: error messages have "a zero in the high-order bit").
-func isICMPQuery(version int, typ uint8) bool {
-	if version == 6 {
-		return typ >= 128 && typ != 137
+// IsICMPError tells whether the flow is one of ICMP or ICMPv6 messages that are
+// errors or redirects. An ICMP type that nobody here knows may be an error of
+// tomorrow; ICMPv6 has a bit for it (RFC 4443 2.1: error messages have "a zero in
+// the high-order bit"). Where the type is not to be had it is false.
+func (f *Flow) IsICMPError() bool {
+	if !f.isICMP() || f.PortsOpaque || f.ProtocolOpaque {
+		return false
+	}
+	typ := f.SrcPort >> 8
+	if f.Protocol == ProtoICMPv6 {
+		return typ < 128 || typ == 137
 	}
 	switch typ {
 	case 0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43: // echo, router, timestamp, information, mask, extended echo
-		return true
+		return false
 	}
-	return false
+	return true
 }
 
 // icmpError writes an error message around as much of p, a whole packet that may

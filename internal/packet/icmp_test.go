@@ -130,7 +130,7 @@ func TestRFC4301_5_1_Unreachable(t *testing.T) {
 	}
 }
 
-// from4 and to4, from6 and to6 put another address into a packet.
+// readdress puts another address into a packet.
 func readdress(b []byte, at int, addr string) []byte {
 	a := netip.MustParseAddr(addr)
 	copy(b[at:], a.AsSlice())
@@ -353,6 +353,28 @@ func TestQuotedFlowRefusesAndPads(t *testing.T) {
 	} {
 		if f, ok := QuotedFlow(in); !ok || !f.ProtocolOpaque || !f.PortsOpaque {
 			t.Errorf("%+v, %v; want an opaque protocol", f, ok)
+		}
+	}
+}
+
+func TestIsICMPError(t *testing.T) {
+	for typ := range 256 {
+		v4 := flowOf(t, ipv4(ProtoICMP, 0, 0, []byte{byte(typ), 1}))
+		query := slices.Contains([]int{0, 8, 9, 10, 13, 14, 15, 16, 17, 18, 42, 43}, typ)
+		if v4.IsICMPError() == query {
+			t.Errorf("ICMP type %d: %v", typ, !query)
+		}
+		v6 := flowOf(t, ipv6(ProtoICMPv6, []byte{byte(typ), 1}))
+		if v6.IsICMPError() != (typ < 128 || typ == 137) {
+			t.Errorf("ICMPv6 type %d: %v", typ, v6.IsICMPError())
+		}
+	}
+	for _, in := range [][]byte{
+		ipv4(ProtoUDP, 0, 0, ports(3<<8, 3<<8, 8)), ipv4(ProtoICMP, 0, 0, []byte{3}), ipv4(ProtoICMP, 0, 2, []byte{3, 1}),
+		ipv6(ProtoDestination, make([]byte, 8), fragment6(16, false)),
+	} {
+		if f := flowOf(t, in); f.IsICMPError() {
+			t.Errorf("%v is no ICMP error that can be seen", f)
 		}
 	}
 }
