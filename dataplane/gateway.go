@@ -83,7 +83,7 @@ type Config struct {
 
 	// PathMTUAge is how long what was learned of a path holds; 0: 10 minutes.
 	PathMTUAge time.Duration
-	ICMP       ICMP // ICMP errors inside SAs
+	ICMP       ICMP // what is done about ICMP errors
 
 	// Clock is the time since some start, monotonic; nil: the system's. The
 	// walks read it once per batch.
@@ -148,6 +148,9 @@ func build(cfg Config) (*Gateway, error) {
 	}
 	if cfg.Wire == nil && cfg.Raw4 == nil && cfg.Raw6 == nil && cfg.AH4 == nil && cfg.AH6 == nil {
 		return nil, errors.New("dataplane: no wire: give Config.Wire, Config.Raw4, Config.Raw6, Config.AH4 or Config.AH6")
+	}
+	if err := cfg.ICMP.check(); err != nil {
+		return nil, err
 	}
 	g := &Gateway{
 		clock:  cfg.Clock,

@@ -1,6 +1,9 @@
 package dataplane
 
 import (
+	"fmt"
+	"net/netip"
+
 	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/sad"
 	"github.com/adit-ipsec/adit/spd"
@@ -9,7 +12,7 @@ import (
 // ICMP errors. A router behind a gateway that is in no selector reports on
 // packets that are: RFC 4301 6.2 sends its message through the SA of the traffic
 // that it reports on, and lets it in at the other end by the packet that it
-// quotes.
+// quotes. And this gateway reports on packets that its policy discards: 5.1.
 //
 // All of it is off the fast path: the walks come here with packets that no
 // policy carries, or that a check is asked for.
@@ -24,6 +27,30 @@ type ICMP struct {
 	// with the SA via which it arrives". What cannot be checked, a fragment or a
 	// type that routers do not send, is then dropped as InICMP.
 	CheckQuoted bool
+
+	// Unreachable answers the outbound packets that policy discards with
+	// Destination Unreachable, administratively prohibited: v4 3/13, v6 1/1
+	// (RFC 4301 5.1), at most 100 a second for each outbound worker, with a burst
+	// of 10 (RFC 4443 2.4 (f)). The answers are written into the TUN.
+	Unreachable bool
+
+	// From4 and From6 are the addresses that these answers come from, which
+	// must not be the host's own: Linux drops a packet that comes out of the
+	// TUN with its own IPv4 address as source. Not valid: the answer has the
+	// destination of the discarded packet as its source, as that of a host that
+	// refuses for itself; so it also passes a reverse path filter.
+	From4, From6 netip.Addr
+}
+
+// check tells what is wrong with the addresses.
+func (c *ICMP) check() error {
+	if c.From4.IsValid() && !c.From4.Is4() {
+		return fmt.Errorf("dataplane: Config.ICMP.From4 is %v: give an IPv4 address, or none", c.From4)
+	}
+	if c.From6.IsValid() && (!c.From6.Is6() || c.From6.Is4In6()) {
+		return fmt.Errorf("dataplane: Config.ICMP.From6 is %v: give an IPv6 address, or none", c.From6)
+	}
+	return nil
 }
 
 // returnFlow is the flow of the traffic in p's direction that an ICMP error p

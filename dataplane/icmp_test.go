@@ -316,12 +316,12 @@ func TestRFC4301_6_2_CheckQuotedOfWhatFitsTheSelectors(t *testing.T) {
 }
 
 func TestICMPThroughSAsAllocatesNothing(t *testing.T) {
-	r := newRig(t, options{})
+	r := answering(t, ICMP{})
 	r.tun.discard = true
 	for i := range r.wires {
 		r.gw.out[0].wires[i].to = discardWire{}
 	}
-	packets := [][]byte{exceeded(router4, hostB, fromB("x")), exceeded(router6, hostS, from6())}
+	packets := [][]byte{exceeded(router4, hostB, fromB("x")), exceeded(router6, hostS, from6()), inner{src: hostA, dst: router4, payload: "x"}.udp()}
 	out := func() {
 		r.now += time.Second
 		for i, p := range packets {

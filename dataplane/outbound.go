@@ -20,7 +20,7 @@ import (
 //	 1 p.Parse             header valid, Flow filled                      drop OutMalformed
 //	 2 cache.lookup        flow cache, else spd.Table.Lookup; no match = discard
 //	                       drop OutDiscard                                RFC 4301 5.1
-//	   returnSA            an ICMP error: the SA of what it quotes        RFC 4301 6.2
+//	   returnDecision      an ICMP error: the SA of what it quotes        RFC 4301 6.2
 //	   bypass              never steps 3-8                                drop OutNoBypass
 //	 3 decision.sa         by DSCP where there are several; none: Acquire drop OutNoSA   RFC 4301 4.1
 //	   whole               AH, bundles, transport mode: outbound_whole.go, never what follows
@@ -61,8 +61,9 @@ type outboundWorker struct {
 	arena     []byte        // segments that the send batches point to
 	used      int           // bytes of it
 
-	maker wholeMaker
-	mtu   pathWork // what packets that are too long need
+	maker   wholeMaker
+	mtu     pathWork // what packets that are too long need
+	answers *answers // about discarded packets; nil: none
 
 	inHand []*sad.SA // with numbers that are not sent yet, where there are other workers
 
@@ -101,6 +102,7 @@ func newOutboundWorker(g *Gateway, q tun.Queue, index int, wires [wireKinds]Send
 		arena:   make([]byte, arenaLen),
 		maker:   newWholeMaker(),
 		inHand:  make([]*sad.SA, 0, n),
+		answers: newAnswers(&g.icmp),
 	}
 	w.run.bufs = make([]*packet.Buffer, 0, n)
 	w.run.jobs = make([]esp.Packet, 0, n)
@@ -171,7 +173,7 @@ func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
 	switch {
 	case d.policy == nil || d.policy.Action == spd.Discard:
 		if d = w.returnDecision(p); d.sa == nil {
-			return OutDiscard
+			return w.refuse(p)
 		}
 	case d.policy.Action == spd.Bypass:
 		return w.bypass(p)
