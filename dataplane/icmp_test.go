@@ -115,6 +115,7 @@ func TestRFC4301_6_2_OutboundErrorAboutOtherTrafficIsDiscarded(t *testing.T) {
 		"quote of 19 bytes":           exceeded(router4, hostB, fromB("x")[:19]),
 		"no quote":                    exceeded(router4, hostB, nil),
 		"quote of another family":     exceeded(router4, hostB, from6()),
+		"v6 to the quoted v4 source":  exceeded(router6, netip.AddrFrom16(hostB.As16()), fromB("x")),
 		"redirect":                    icmp(router4, hostB, 5, 1, fromB("x")),
 		"source quench":               icmp(router4, hostB, 4, 0, fromB("x")),
 		"echo":                        icmp(router4, hostB, 8, 0, fromB("x")),
