@@ -8,8 +8,8 @@ import (
 	"github.com/adit-ipsec/adit/internal/tun"
 )
 
-// refuse ends a packet that policy discards, and answers it if it may.
-func (w *outboundWorker) refuse(p *packet.Buffer) DropReason {
+// discard ends a packet that policy discards, and answers it if it may.
+func (w *outboundWorker) discard(p *packet.Buffer) DropReason {
 	if w.answers != nil {
 		w.answers.prohibited(w.queue, p, w.now)
 	}

@@ -22,6 +22,7 @@ const (
 	PeerElsewhere                      // an authenticated packet came from another address or port, and was not followed
 	SoftExpire                         // an SA should be replaced (RFC 4301 4.4.2.1); said once
 	HardExpire                         // an SA has ended and is removed (RFC 4301 4.4.2.1)
+	Audit                              // packets were dropped for a reason that RFC 4301 and 4303 want audited
 )
 
 // String is the event's name, as logs write it.
@@ -43,6 +44,8 @@ func (k EventKind) String() string {
 		return "SoftExpire"
 	case HardExpire:
 		return "HardExpire"
+	case Audit:
+		return "Audit"
 	}
 	return fmt.Sprintf("EventKind(%d)", uint8(k))
 }
@@ -55,15 +58,21 @@ type Event struct {
 	Peer   string
 	Policy string
 	SPI    uint32
-	Flow   packet.Flow    // Acquire: the packet that asked
+	Flow   packet.Flow    // Acquire: the packet that asked; Audit: the inner packet, where it is known
 	From   netip.AddrPort // BadSPI, PeerMoved, PeerElsewhere: where the packet came from
 	Old    netip.AddrPort // PeerMoved: where the peer was; PeerElsewhere: where it is
 	Why    string         // PeerElsewhere: why it is not followed
-	Count  uint64         // AuthFailures: how many since the last such event
+	Count  uint64         // AuthFailures, Audit: how many since the last such event
 	DSCP   uint8          // Acquire: of the packet that asked
 
 	Direction sad.Direction // SoftExpire, HardExpire: of the SA
 	Limit     sad.Limit     // SoftExpire, HardExpire: which limit was reached
+
+	// Audit: of the first of the Count packets.
+	Reason    DropReason     // why it was dropped; Reason.Auditable
+	Seq       uint64         // sequence number: 64 bits where there is an SA; outbound the last that was used
+	Src, Dst  netip.AddrPort // of the outer packet; port 0: none, or not known
+	FlowLabel uint32         // of the inner packet, if that is IPv6 and known
 }
 
 // eventQueue is how many events wait for a slow reader before more are lost,
@@ -71,15 +80,16 @@ type Event struct {
 const eventQueue = 1024
 
 // Repeated events are thinned at their source, so that a flood on the wire is
-// no flood of events: one Acquire a policy, one PeerElsewhere and at most
-// badSPIBurst BadSPI a worker in this time. A PeerMoved comes with each move,
-// which roamInterval thins.
+// no flood of events: one Acquire a policy, one PeerElsewhere, one Audit a
+// reason and at most badSPIBurst BadSPI a worker in this time. A PeerMoved comes
+// with each move, which roamInterval thins.
 const (
 	eventInterval = time.Second
 	badSPIBurst   = 10
 )
 
-// Events is where every kind of event arrives. The channel is closed by Close. A
+// Events is where every kind of event arrives: Audit is for the log, the others
+// are for key sources. The channel is closed by Close. A
 // gateway whose events nobody reads works on and counts EventsLost.
 func (g *Gateway) Events() <-chan Event { return g.events }
 

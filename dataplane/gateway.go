@@ -226,6 +226,7 @@ func (g *Gateway) start() {
 	g.listenICMP()
 	go func() {
 		g.workers.Wait()
+		g.audits(g.clock(), true)
 		close(g.events)
 		close(g.done)
 	}()

@@ -82,6 +82,7 @@ func (h *housekeeper) round() {
 	}
 	h.destroy()
 	h.gateway.retire(h.now)
+	h.gateway.audits(h.now, false)
 }
 
 // watch turns to the SAs of s. What was said about those that stay is kept, and

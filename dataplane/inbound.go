@@ -63,6 +63,7 @@ type inboundWorker struct {
 	out   []packet.Buffer  // what rx points to
 
 	badSPI, strayPeer limiter
+	audits            auditor
 }
 
 // inboundRun is a run of consecutive packets of one SA.
@@ -141,8 +142,10 @@ func (w *inboundWorker) split(d *packet.Datagram) {
 	limit := d.Off + d.Len
 	for start := d.Off; ; start += size {
 		end := min(start+size, limit)
-		if reason := w.inbound(origin{gram: d, start: start, end: end}); reason != forwarded {
+		from := origin{gram: d, start: start, end: end}
+		if reason := w.inbound(from); reason != forwarded {
 			w.drop(reason, 1)
+			w.audit(reason, from, nil, nil)
 		}
 		if end == limit {
 			return
@@ -266,6 +269,7 @@ func (w *inboundWorker) openRun() {
 		reason := w.deliver(r.sa, &r.jobs[i], &r.from[i])
 		if reason != forwarded {
 			w.drop(reason, 1)
+			w.audit(reason, r.from[i], r.sa, &r.jobs[i])
 			switch reason {
 			case InReplay, InAuth: // Check and Mark have counted those
 			case InDummy:

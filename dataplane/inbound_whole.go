@@ -94,7 +94,7 @@ func (w *inboundWorker) openAH() {
 	t.sa.AHTransform.Verify(t.scratch, t.packets)
 	for i := range t.jobs {
 		if t.jobs[i].Err == nil {
-			t.jobs[i].Err = errorOfESP(t.packets[i].Err)
+			t.jobs[i].Err, t.jobs[i].Payload = errorOfESP(t.packets[i].Err), t.packets[i].Payload
 		}
 	}
 	t.sa.Mark(t.jobs)
@@ -110,6 +110,7 @@ func (w *inboundWorker) openAH() {
 		}
 		if reason != forwarded {
 			w.drop(reason, 1)
+			w.audit(reason, t.from[i], t.sa, &t.jobs[i])
 		}
 	}
 	if packets > 0 {

@@ -141,7 +141,7 @@ func (w *outboundWorker) cutOne(p *packet.Buffer, inner []byte, sa *sad.SA, wire
 			}
 		}
 		if granted < want {
-			w.drop(w.refusal(sa), f.Remaining())
+			w.refuse(sa, p, f.Remaining())
 			break
 		}
 	}

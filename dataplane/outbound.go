@@ -67,7 +67,8 @@ type outboundWorker struct {
 
 	inHand []*sad.SA // with numbers that are not sent yet, where there are other workers
 
-	using    atomic.Uint64   // generation of the snapshot that the batch in hand uses; 0: no batch
+	using    atomic.Uint64 // generation of the snapshot that the batch in hand uses; 0: no batch
+	audits   auditor
 	acquired []time.Duration // per policy of the table in force: when Acquire was last said
 }
 
@@ -147,6 +148,7 @@ func (w *outboundWorker) walk(n int) {
 		p := &w.bufs[i]
 		if reason := w.outbound(p); reason != forwarded {
 			w.drop(reason, p.Segments())
+			w.audit(reason, nil, p, p.Segments())
 		}
 	}
 	w.sealRun()
@@ -173,7 +175,7 @@ func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
 	switch {
 	case d.policy == nil || d.policy.Action == spd.Discard:
 		if d = w.returnDecision(p); d.sa == nil {
-			return w.refuse(p)
+			return w.discard(p)
 		}
 	case d.policy.Action == spd.Bypass:
 		return w.bypass(p)
@@ -285,7 +287,7 @@ func (w *outboundWorker) sealRun() {
 	}
 	first, granted := w.reserve(r.sa, len(r.bufs))
 	if refused := len(r.bufs) - granted; refused > 0 {
-		w.drop(w.refusal(r.sa), refused)
+		w.refuse(r.sa, r.bufs[granted], refused)
 	}
 	r.jobs = r.jobs[:granted]
 	for i, p := range r.bufs[:granted] {
@@ -350,7 +352,7 @@ func (w *outboundWorker) sealSegments(p *packet.Buffer) {
 			bytes += len(inner)
 		}
 		if granted < want {
-			w.drop(w.refusal(sa), w.segmenter.Segments())
+			w.refuse(sa, p, w.segmenter.Segments())
 			break
 		}
 	}

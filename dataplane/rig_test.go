@@ -35,6 +35,8 @@ type rig struct {
 	peer *esp.Transform // what the peer seals with: our inbound SA's keys
 	dec  *esp.Transform // what the peer opens with: our outbound SA's keys
 	opts options
+
+	audited []Event // taken out of the way by events
 }
 
 // options of a rig; the zero value is aes128gcm16 with ESN, window 64, over UDP.
@@ -316,11 +318,16 @@ func (r *rig) delivers(n int, packets [][]byte) {
 	}
 }
 
+// events are those for key sources; audits are the others.
 func (r *rig) events() (list []Event) {
 	for {
 		select {
 		case e := <-r.gw.events:
-			list = append(list, e)
+			if e.Kind == Audit {
+				r.audited = append(r.audited, e)
+			} else {
+				list = append(list, e)
+			}
 		default:
 			return list
 		}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -199,19 +200,16 @@ func TestTFCLength(t *testing.T) {
 // The longest path of every suite, outer family and encapsulation is used to
 // its end: one byte more would not fit.
 func TestTFCMTUFillsThePath(t *testing.T) {
+	r := newRig(t, options{noSA: true})
 	for _, suite := range esp.Suites() {
-		for remote, header := range map[string]int{gwB4.String(): 20, gwB6.String(): 40} {
-			for _, encap := range []sad.Encapsulation{sad.EncapUDP, sad.EncapNone} {
-				o := options{suite: suite.String(), tfc: sad.TFCMTU, encap: encap, remote: gwB4}
-				outer := header
-				if header == 40 {
-					o.remote = gwB6
+		for remote, header := range map[netip.AddrPort]int{gwB4: 20, gwB6: 40} {
+			for encap, udp := range map[sad.Encapsulation]int{sad.EncapUDP: 8, sad.EncapNone: 0} {
+				r.opts = options{suite: suite.String(), tfc: sad.TFCMTU, encap: encap, remote: remote}
+				sa, err := sad.New(r.params(sad.Outbound))
+				if err != nil {
+					t.Fatal(err)
 				}
-				if encap == sad.EncapUDP {
-					outer += 8
-				}
-				r := newRig(t, o)
-				n := r.gw.longestInner(r.outSA())
+				n, outer := r.gw.longestInner(sa), header+udp
 				if fits, more := outer+suite.SealedLen(n), outer+suite.SealedLen(n+1); fits > 1500 || more <= 1500 {
 					t.Errorf("%s to %s over %s: %d bytes make %d, one more makes %d", suite, remote, encap, n, fits, more)
 				}
