@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -361,52 +360,6 @@ func (g *gateway) openHost() error {
 	g.into = plan.Routes
 	g.mu.Unlock()
 	return nil
-}
-
-// logEvents writes what the engine reports until it ends. The engine thins
-// repeated events out at their source.
-func (g *gateway) logEvents() {
-	for e := range g.engine.Events() {
-		logEvent(g.log, &e)
-	}
-}
-
-func logEvent(log *slog.Logger, e *dataplane.Event) {
-	level, text := slog.LevelWarn, ""
-	attributes := []slog.Attr{slog.String("event", e.Kind.String())}
-	add := func(name string, value any) { attributes = append(attributes, slog.Any(name, value)) }
-	if e.Peer != "" {
-		add("peer", e.Peer)
-	}
-	if e.SPI != 0 {
-		add("spi", spiText(e.SPI))
-	}
-	switch e.Kind {
-	case dataplane.Acquire:
-		text = "a packet is to be protected and there is no SA for it: dropped"
-		add("policy", e.Policy)
-		add("flow", e.Flow.String())
-	case dataplane.SeqOverflow:
-		level, text = slog.LevelError, "the SA has used its last sequence number and sends nothing more: replace its keys at both ends"
-	case dataplane.BadSPI:
-		text = "a packet for no SA of ours: dropped"
-		add("from", e.From.String())
-	case dataplane.PeerMoved:
-		level, text = slog.LevelInfo, "the peer is at another address or port: it is answered there"
-		add("from", e.From.String())
-		add("old", e.Old.String())
-	case dataplane.PeerElsewhere:
-		level, text = slog.LevelInfo, "an authenticated packet came from another address or port: the peer is still answered where it was"
-		add("from", e.From.String())
-		add("peer_at", e.Old.String())
-		add("why", e.Why)
-	case dataplane.AuthFailures:
-		text = "packets failed authentication: dropped"
-		add("count", e.Count)
-	default:
-		text = "event"
-	}
-	log.LogAttrs(context.Background(), level, text, attributes...)
 }
 
 func listenAddress(address netip.Addr) string {

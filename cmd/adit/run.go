@@ -18,6 +18,7 @@ import (
 
 func newRunCommand() *cobra.Command {
 	var file, format, level string
+	var audit bool
 	cmd := &cobra.Command{
 		Use:   "run -c FILE",
 		Short: "be the gateway, in the foreground",
@@ -40,12 +41,13 @@ A second SIGTERM or SIGINT ends it at once, without tidying up.`),
 			if file == "" {
 				return &failure{exitUsage, errors.New("no configuration: give one with -c FILE")}
 			}
-			return runGateway(cmd.Context(), file, log)
+			return runGateway(cmd.Context(), file, log, audit)
 		}),
 	}
 	cmd.Flags().StringVarP(&file, "config", "c", "", "the configuration `file`")
 	cmd.Flags().StringVar(&format, "log-format", "text", "text or json")
 	cmd.Flags().StringVar(&level, "log-level", "info", "debug, info, warn or error")
+	cmd.Flags().BoolVar(&audit, "audit", true, "log auditable events (RFC 4303 4), see docs/audit.md")
 	return cmd
 }
 
@@ -67,7 +69,7 @@ func newLogger(w io.Writer, format, level string) (*slog.Logger, error) {
 
 // runGateway is `adit run`. A file that is not valid is refused before anything
 // is touched.
-func runGateway(ctx context.Context, file string, log *slog.Logger) error {
+func runGateway(ctx context.Context, file string, log *slog.Logger, audit bool) error {
 	// Signals are taken from here on: one that comes while the gateway starts
 	// must not leave half of it behind.
 	signals := make(chan os.Signal, 4)
@@ -85,7 +87,7 @@ func runGateway(ctx context.Context, file string, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	go g.logEvents()
+	go g.logEvents(audit)
 	log.Info("ready", "name", cfg.Name, "version", programVersion(), "tun", cfg.TUN.Name, "mtu", g.mtu,
 		"listen", strings.Join(g.listens, ", "), "routes", fmt.Sprint(g.into), "control", cfg.Control)
 	watchdog := newWatchdog(log)
