@@ -166,7 +166,7 @@ func (w *inboundWorker) audit(reason DropReason, from origin, sa *sad.SA, job *e
 // former are in Flow, and for the latter stand the names of peer and policy.
 func describeOpened(e *Event, sa *sad.SA, job *esp.Packet) {
 	e.Peer, e.Policy, e.SPI, e.Seq = sa.Peer, sa.Policy, sa.SPI, job.Seq
-	if job.Err != nil {
+	if job.Err != nil || sa.Mode != sad.TunnelMode {
 		return
 	}
 	var h packet.Header

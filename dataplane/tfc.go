@@ -15,6 +15,9 @@ import (
 // The inner header says where the packet ends, and "MUST NOT be modified to
 // reflect this padding": the peer cuts what lies behind, as decapsulate does.
 //
+// Whether the peer takes it is the key source's matter: "the SA management
+// protocol MUST negotiate this service prior to a transmitter employing it".
+//
 // Everything is counted by the inner packets' own lengths, as the peer counts it.
 
 // tfcLen is how many bytes are sealed for an inner packet of that many: the SA's
