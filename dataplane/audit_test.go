@@ -10,6 +10,7 @@ import (
 	"github.com/google/gopacket"
 	"github.com/google/gopacket/layers"
 
+	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/internal/tun"
 	"github.com/adit-ipsec/adit/sad"
@@ -195,6 +196,17 @@ func TestOtherDropsAreNotAudited(t *testing.T) {
 	})
 	if list := r.audits(); len(list) != 0 {
 		t.Errorf("expected no audit events, saw %+v", list)
+	}
+}
+
+// A transport mode payload is no IP packet, whatever it looks like.
+func TestAuditReadsNoFlowOutOfATransportPayload(t *testing.T) {
+	for mode, want := range map[sad.Mode]uint8{sad.TunnelMode: 4, sad.TransportMode: 0} {
+		var e Event
+		describeOpened(&e, &sad.SA{Mode: mode, SPI: inSPI}, &esp.Packet{Seq: 3, Payload: fromB("x")})
+		if e.Flow.Version != want || e.SPI != inSPI || e.Seq != 3 {
+			t.Errorf("%s: saw %+v", mode, e)
+		}
 	}
 }
 
