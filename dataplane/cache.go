@@ -68,7 +68,14 @@ func (c *flowCache) decide(flow *packet.Flow) decision {
 	if c.table == nil {
 		return decision{}
 	}
-	p := c.table.Lookup(c.direction, flow)
+	if flow.PortsOpaque || flow.ProtocolOpaque {
+		return c.decideOpaque(flow)
+	}
+	return c.apply(c.table.Lookup(c.direction, flow), flow)
+}
+
+// apply is what policy p, nil for none, decides about the flow.
+func (c *flowCache) apply(p *spd.Policy, flow *packet.Flow) decision {
 	if p == nil || p.Action != spd.Protect || c.direction == spd.Inbound {
 		return decision{policy: p}
 	}

@@ -352,10 +352,10 @@ func TestCP03_PortsProtocolsAndICMPTypes(t *testing.T) {
 			r.dropped(InSelector, func() { r.delivers(0, r.arrive(back)) })
 		}
 	}
-	// A non-initial fragment has no ports: a policy with ports is not its.
+	// A non-initial fragment has no ports, and its initial one is not known.
 	frag := inner{src: hostA, dst: hostB, sport: 9, dport: 5060, payload: strings.Repeat("f", 64)}.udp()
 	binary.BigEndian.PutUint16(frag[6:], 10)
-	r.dropped(OutDiscard, func() { none(t, r.send(frag)) })
+	r.dropped(OutFragment, func() { none(t, r.send(frag)) })
 }
 
 // Remove, re-add, change: the flow cache never outlives the databases.

@@ -12,6 +12,7 @@ const (
 	forwarded DropReason = iota
 
 	OutMalformed      // no valid IP packet came from the TUN
+	OutFragment       // a fragment that cannot be decided without its initial one, or is broken (RFC 4301 7, auditable)
 	OutDiscard        // policy says discard, or no policy matches (RFC 4301 5.1)
 	OutNoBypass       // policy says bypass, but there is no socket to send clear packets with
 	OutNoSA           // policy says protect, but there is no SA yet
@@ -40,6 +41,7 @@ const (
 	InECN        // inner Not-ECT, outer CE (RFC 6040 4.2)
 	InSelector   // the inner packet is not what this SA may carry (RFC 4301 5.2, auditable)
 	InICMP       // an ICMP error that quotes a packet which this SA's peer was not sent (RFC 4301 6.2, auditable)
+	InFragment   // an inner fragment that cannot be decided without its initial one, or is broken (RFC 4301 7, auditable)
 	InTUNError   // the TUN refused the packet
 
 	reasons // how many there are
@@ -48,6 +50,7 @@ const (
 var reasonNames = [reasons]string{
 	forwarded:         "Forwarded",
 	OutMalformed:      "OutMalformed",
+	OutFragment:       "OutFragment",
 	OutDiscard:        "OutDiscard",
 	OutNoBypass:       "OutNoBypass",
 	OutNoSA:           "OutNoSA",
@@ -75,6 +78,7 @@ var reasonNames = [reasons]string{
 	InECN:             "InECN",
 	InSelector:        "InSelector",
 	InICMP:            "InICMP",
+	InFragment:        "InFragment",
 	InTUNError:        "InTUNError",
 }
 

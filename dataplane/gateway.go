@@ -102,6 +102,7 @@ type Gateway struct {
 	jitter    func() float64
 	policy    atomic.Pointer[spd.Table]
 	sas       *sad.Database
+	fragments [2]*datagrams // by direction
 	queues    []tun.Queue
 	icmp      ICMP
 	noOffload error // why the queues have no superpackets; nil: they have
@@ -164,6 +165,7 @@ func build(cfg Config) (*Gateway, error) {
 		tunMTU: tunMTU(cfg.TUN),
 	}
 	g.path.use(&cfg)
+	g.fragments = [2]*datagrams{newDatagrams(), newDatagrams()}
 	if g.clock == nil {
 		start := time.Now()
 		g.clock = func() time.Duration { return time.Since(start) }

@@ -105,7 +105,7 @@ func (w *outboundWorker) returnDecision(p *packet.Buffer) decision {
 	return d
 }
 
-// quoted is the rest of step 7, for a packet that selected has taken for the SA's
+// quoted is the rest of step 7, for a packet that carries has taken for the SA's
 // or not. RFC 4301 6.2: "If an IPsec implementation receives an inbound ICMP error
 // message on an SA, and the IP and ICMP headers of the message do not match the
 // traffic selectors for the SA, the receiver MUST process the received message in a
@@ -122,7 +122,7 @@ func (w *inboundWorker) quoted(sa *sad.SA, p *packet.Buffer, selected bool) Drop
 		}
 		return InSelector
 	}
-	if flow, ok := returnFlow(p); ok && w.selected(sa, &flow) {
+	if flow, ok := returnFlow(p); ok && carries(sa, w.cache.lookup(&flow).policy, &flow) {
 		return forwarded
 	}
 	return InICMP

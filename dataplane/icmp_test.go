@@ -103,7 +103,7 @@ func TestRFC4301_6_2_OutboundErrorTakesTheSAOfTheReturnTraffic(t *testing.T) {
 func TestRFC4301_6_2_OutboundErrorAboutOtherTrafficIsDiscarded(t *testing.T) {
 	stranger := netip.MustParseAddr("10.8.0.1")
 	about := func(src, dst netip.Addr) []byte { return inner{src: src, dst: dst, payload: "x"}.udp() }
-	fragment := exceeded(router4, hostB, fromB("x"))
+	fragment := exceeded(router4, hostB, fromB("1234"))
 	fragment[6] |= 0x20
 	for name, p := range map[string][]byte{
 		"about a stranger's packet":   exceeded(router4, stranger, about(stranger, hostA)),
@@ -214,7 +214,7 @@ func TestRFC4301_6_2_InboundErrorAboutOtherTrafficIsDropped(t *testing.T) {
 	policies := append(protectAll(), spd.Policy{Name: "c", Selector: peerC, Action: spd.Protect, Peer: "c"},
 		spd.Policy{Name: "open", Selector: selector("10.1.0.0/24", "10.4.0.0/24"), Action: spd.Bypass})
 	about := func(src, dst netip.Addr) []byte { return inner{src: src, dst: dst, payload: "x"}.udp() }
-	fragment := exceeded(router4, hostA, fromA("x"))
+	fragment := exceeded(router4, hostA, fromA("1234"))
 	fragment[6] |= 0x20
 	for name, tt := range map[string]struct {
 		p    []byte
@@ -280,7 +280,7 @@ func TestRFC4301_6_2_CheckQuotedOfWhatFitsTheSelectors(t *testing.T) {
 	hostC := netip.MustParseAddr("10.3.0.30")
 	policies := append(protectAll(), spd.Policy{Name: "c", Selector: selector("10.1.0.0/24", "10.3.0.0/24"), Action: spd.Protect, Peer: "c"})
 	toC := inner{src: hostA, dst: hostC, payload: "x"}.udp()
-	fragment := icmp(hostB, hostA, 3, 1, fromA("x"))
+	fragment := icmp(hostB, hostA, 3, 1, fromA("1234"))
 	fragment[6] |= 0x20
 	for name, tt := range map[string]struct {
 		p  []byte

@@ -31,6 +31,7 @@ import (
 //	 6 decapsulate         strip, ECN combine, dummies end silently       drop InDummy, InNextHeader, InInner, InECN   2.6, RFC 6040
 //	 7 selectors           the inner packet is what this SA may carry     drop InSelector           RFC 4301 5.2
 //	   quoted              an ICMP error: or what it quotes is            drop InICMP               6.2
+//	   fragment            rides on its initial one's ports, no overlap   drop InFragment           RFC 4301 7
 //	 8 sa.Touch            usage
 //	 9 rx.commit           into the TUN batch; flush = one WriteBatch     drop InTUNError
 //
@@ -339,7 +340,14 @@ func (w *inboundWorker) deliver(sa *sad.SA, job *esp.Packet, from *origin) DropR
 
 // admit takes one inner packet through steps 7 to 9.
 func (w *inboundWorker) admit(sa *sad.SA, p *packet.Buffer) DropReason {
-	if selected := w.selected(sa, &p.Flow); !selected || w.gateway.icmp.CheckQuoted {
+	var policy *spd.Policy
+	if !p.Header.Fragment {
+		policy = w.cache.lookup(&p.Flow).policy
+	} else if policy = w.fragment(sa, p).policy; policy == undecided {
+		w.out = w.out[:len(w.out)-1]
+		return InFragment
+	}
+	if selected := carries(sa, policy, &p.Flow); !selected || w.gateway.icmp.CheckQuoted {
 		if reason := w.quoted(sa, p, selected); reason != forwarded {
 			w.out = w.out[:len(w.out)-1]
 			return reason
@@ -380,12 +388,12 @@ func (w *inboundWorker) decapsulate(sa *sad.SA, job *esp.Packet, from *origin) (
 	if from.end == d.Off+d.Len {
 		end = len(d.Mem) // the last in its slot
 	}
-	return w.inner(job.NextHeader, d, start, len(job.Payload), end)
+	return w.inner(sa, job.NextHeader, d, start, len(job.Payload), end)
 }
 
 // inner makes the inner packet of n bytes that starts in d, at start, and may be
 // overwritten up to end.
-func (w *inboundWorker) inner(next uint8, d *packet.Datagram, start, n, end int) (*packet.Buffer, DropReason) {
+func (w *inboundWorker) inner(sa *sad.SA, next uint8, d *packet.Datagram, start, n, end int) (*packet.Buffer, DropReason) {
 	version := 4
 	switch next {
 	case packet.ProtoIPv4:
@@ -403,9 +411,9 @@ func (w *inboundWorker) inner(next uint8, d *packet.Datagram, start, n, end int)
 	p.Mem, p.Off, p.Len, p.SegmentSize = d.Mem[:end:end], start, n, 0
 	// Parse cuts what lies behind the inner packet: RFC 4303 2.7, traffic
 	// flow confidentiality padding.
-	if p.Parse() != nil || p.Header.Version != version {
+	if err := p.Parse(); err != nil || p.Header.Version != version {
 		w.out = w.out[:len(w.out)-1]
-		return nil, InInner
+		return nil, w.malformed(sa, p, err)
 	}
 	ecn, ok := innerECN(p.Header.TrafficClass&3, d.TOS&3)
 	if !ok {
@@ -418,12 +426,11 @@ func (w *inboundWorker) inner(next uint8, d *packet.Datagram, start, n, end int)
 	return p, forwarded
 }
 
-// selected is RFC 4301 5.2 step 4: the inner packet must match the selectors of
+// carries is RFC 4301 5.2 step 4: the inner packet must match the selectors of
 // the SA that it arrived on; if not, it "MUST be discarded". What the SA may
 // carry is what the first matching policy protects with this very peer, and
 // within that what the SA itself was negotiated for.
-func (w *inboundWorker) selected(sa *sad.SA, flow *packet.Flow) bool {
-	policy := w.cache.lookup(flow).policy
+func carries(sa *sad.SA, policy *spd.Policy, flow *packet.Flow) bool {
 	return policy != nil && policy.Action == spd.Protect && policy.Peer == sa.Peer &&
 		(sa.Policy == "" || sa.Policy == policy.Name) &&
 		sa.Matches(spd.Inbound, flow)

@@ -152,7 +152,7 @@ func (w *inboundWorker) deliverAH(sa *sad.SA, err error, job *ah.Packet, from *o
 	if sa.Mode == sad.TransportMode {
 		p, reason = w.rebuild(job.Wire[:job.Header], job.NextHeader, job.Payload)
 	} else {
-		p, reason = w.inner(job.NextHeader, from.gram, start, len(job.Payload), end)
+		p, reason = w.inner(sa, job.NextHeader, from.gram, start, len(job.Payload), end)
 	}
 	if reason != forwarded {
 		return reason

@@ -18,6 +18,7 @@ import (
 //
 //	runOutbound            loop: queue.ReadBatch -> outbound(p) for each -> sealRun -> flush
 //	 1 p.Parse             header valid, Flow filled                      drop OutMalformed
+//	   fragment            rides on its initial one's ports, no overlap   drop OutFragment                          RFC 4301 7
 //	 2 cache.lookup        flow cache, else spd.Table.Lookup; no match = discard
 //	                       drop OutDiscard                                RFC 4301 5.1
 //	   returnDecision      an ICMP error: the SA of what it quotes        RFC 4301 6.2
@@ -165,10 +166,15 @@ func (w *outboundWorker) begin() {
 
 // outbound decides about one packet and adds it to the run of its SA.
 func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
-	if p.Parse() != nil {
-		return OutMalformed
+	if err := p.Parse(); err != nil {
+		return w.malformed(p, err)
 	}
-	d := w.cache.lookup(&p.Flow)
+	var d decision
+	if !p.Header.Fragment {
+		d = w.cache.lookup(&p.Flow)
+	} else if d = w.fragment(p); d.policy == undecided {
+		return OutFragment
+	}
 	if d.classes != nil {
 		d.sa = d.classes.SA(p.Header.TrafficClass, &p.Flow)
 	}

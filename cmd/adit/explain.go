@@ -36,6 +36,7 @@ var trafficCounters = []explanation{
 // of the walks.
 var dropCounters = []explanation{
 	{"OutMalformed", "the TUN gave something that is no valid IP packet", "look at what writes to the TUN: `tcpdump -ni adit0`"},
+	{"OutFragment", "a fragment that is broken (overlap, too short, too long), or that policies by port decide about and whose first fragment is not known (RFC 4301 7, audit)", "few: a first fragment was lost, discarded, or came late. Many: fragments that arrive out of order, or somebody probes; `opaque` in the ports of a policy says where fragments without ports go"},
 	{"OutDiscard", "a policy says discard, or no policy matches (RFC 4301 5.1)", "if it should pass, add a policy; `adit policy list` shows the order"},
 	{"OutNoBypass", "a policy says bypass, and there is no socket to send clear packets with", "see the log at start: raw sockets need `CAP_NET_RAW`"},
 	{"OutNoSA", "a policy says protect, and its peer has no SA", "`adit sa list`; give the peer an SA with `direction: out`"},
@@ -63,6 +64,7 @@ var dropCounters = []explanation{
 	{"InECN", "congestion was marked outside on a packet that cannot tell its sender (RFC 6040 4.2)", "a path that marks what it must not, or a peer without ECN: set `ecn: compat` there"},
 	{"InSelector", "authentic, and not what this SA may carry (RFC 4301 5.2, audit)", "the policies at the two ends do not mirror each other: `adit check FILE --peer OTHER`. Else the peer oversteps"},
 	{"InICMP", "authentic, and an ICMP error about a packet that never went to this peer (RFC 4301 6.2, audit)", "the policies at the two ends do not mirror each other: `adit check FILE --peer OTHER`; or a router behind the peer quotes less than the ports that a policy names. Else somebody behind the peer forges ICMP errors"},
+	{"InFragment", "authentic, and the inner packet is a fragment that is broken, or that policies by port decide about and whose first fragment did not come on the same SA (RFC 4301 7, audit)", "few: a first fragment was lost, or came late. Many: the peer sends fragments on another SA than their first ones"},
 	{"InTUNError", "the TUN refused the packet", "is the device up? `ip link show adit0`, and the log"},
 }
 
