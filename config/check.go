@@ -128,42 +128,6 @@ func (d *decoder) warnShadowed(t *spd.Table) {
 	}
 }
 
-// warnFragments warns where parts of a protected packet pass in clear: a policy
-// with ports "cannot match packets that are non-initial fragments" (RFC 4301
-// 4.4.1.1), and the first later one that does bypasses.
-func (d *decoder) warnFragments(t *spd.Table) {
-	for i := range d.Policies {
-		p := &d.Policies[i]
-		s := &p.Selector
-		if p.Action != spd.Protect || s.LocalPorts.MatchOpaque() && s.RemotePorts.MatchOpaque() && s.ICMP.MatchOpaque() {
-			continue
-		}
-		if by := bypassOfFragment(t, s); by != nil {
-			d.warn(fmt.Sprintf("policies[%d]", i), fmt.Sprintf("policy %q protects by port, and only the first fragment of a packet has ports: the others match %q and pass in clear; add opaque to the ports, or discard fragments before %q", p.Name, by.Name, by.Name))
-		}
-	}
-}
-
-// bypassOfFragment is the bypass policy that a non-initial fragment from the
-// lower ends of the selector's ranges meets, nil if it meets none.
-func bypassOfFragment(t *spd.Table, s *spd.Selector) *spd.Policy {
-	for _, local := range s.Local {
-		for _, remote := range s.Remote {
-			if local.From.Is4() != remote.From.Is4() {
-				continue
-			}
-			f := packet.Flow{Version: 6, Src: local.From.As16(), Dst: remote.From.As16(), Protocol: uint8(s.Protocol), PortsOpaque: true}
-			if local.From.Is4() {
-				f.Version = 4
-			}
-			if p := t.Lookup(packet.Outbound, &f); p != nil && p.Action == spd.Bypass {
-				return p
-			}
-		}
-	}
-	return nil
-}
-
 func sortWarnings(list []Warning) {
 	slices.SortStableFunc(list, func(a, b Warning) int {
 		return cmp.Or(cmp.Compare(a.Line, b.Line), cmp.Compare(a.Column, b.Column))

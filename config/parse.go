@@ -117,7 +117,7 @@ func (d *decoder) seal() error {
 		return d.s.result(true)
 	}
 	d.warnShadowed(table)
-	d.warnFragments(table)
+	d.warnFragments()
 	sortWarnings(d.Warnings)
 	return nil
 }
