@@ -37,6 +37,11 @@ func TestDocsQuickStartIsValid(t *testing.T) {
 // taken, and every key that config knows stands in the page.
 func TestDocsConfigurationIsValidAndWhole(t *testing.T) {
 	loadExample(t, "docs/configuration.md", "yaml")
+	for _, block := range []string{"yaml ah.yaml", "yaml transport.yaml", "yaml ah+esp.yaml"} {
+		for _, w := range loadExample(t, "docs/configuration.md", block).Warnings {
+			t.Errorf("%s warns: %v", block, w)
+		}
+	}
 	page := readText(t, "docs/configuration.md")
 	sources, err := filepath.Glob("config/*.go")
 	if err != nil || len(sources) == 0 {

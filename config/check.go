@@ -13,6 +13,31 @@ import (
 	"github.com/adit-ipsec/adit/spd"
 )
 
+// checkWhole holds the sections against each other.
+func (d *decoder) checkWhole() {
+	needsRaw, over, instead := "", "", ""
+	for i := range d.Peers {
+		p := &d.Peers[i]
+		key := fmt.Sprintf("peers[%d]", i)
+		profile := d.Profiles[p.Profile]
+		if profile.Encap == sad.EncapNone && needsRaw == "" {
+			needsRaw = p.Name
+			over, instead = profile.rawText()
+		}
+		d.checkAddresses(key, p)
+		d.checkEncap(key, p, profile)
+		d.checkOriginals(key, p, profile)
+	}
+	if needsRaw != "" && !d.Listen.Raw {
+		d.fail("listen.raw", fmt.Sprintf("found off, and peer %q is reached by %s", needsRaw, over), "write `raw: auto`, or "+instead+" in the peer's profile")
+	}
+	d.RawAllowed, d.Listen.Raw = d.Listen.Raw, d.Listen.Raw && needsRaw != ""
+	d.needsAddress()
+	d.checkTransport()
+	d.checkSPIs()
+	d.checkUse()
+}
+
 // checkAddresses: the two ends must be able to meet.
 func (d *decoder) checkAddresses(key string, p *Peer) {
 	local := d.Listen.Address
@@ -27,26 +52,33 @@ func (d *decoder) checkAddresses(key string, p *Peer) {
 	}
 }
 
-// checkEncap: raw protocol 50 has no ports and no NAT to keep alive.
+// checkEncap: raw protocols have no ports and no NAT to keep alive.
 func (d *decoder) checkEncap(key string, p *Peer, profile Profile) {
 	if profile.Encap != sad.EncapNone {
 		return
 	}
+	on, instead := profile.onRaw(), profile.udpInstead()
 	if p.Port != 0 {
-		d.fail(key+".port", fmt.Sprintf("found %d, and profile %q has `encap: none`: raw protocol 50 has no ports", p.Port, profile.Name), "remove the port, or use a profile with `encap: udp`")
+		d.fail(key+".port", fmt.Sprintf("found %d, and profile %q %s has no ports", p.Port, profile.Name, on), "remove the port, or use "+instead)
 	}
 	if p.NATKeepalive != 0 {
-		d.fail(key+".nat_keepalive", fmt.Sprintf("found %s, and profile %q has `encap: none`: raw protocol 50 passes no NAT", clock(p.NATKeepalive), profile.Name), "write off, or use a profile with `encap: udp`")
+		d.fail(key+".nat_keepalive", fmt.Sprintf("found %s, and profile %q %s passes no NAT", clock(p.NATKeepalive), profile.Name, on), "write off, or use "+instead)
+	}
+	if p.BehindNAT && d.written(key+".behind_nat") {
+		d.fail(key+".behind_nat", fmt.Sprintf("found true, and profile %q %s passes no NAT", profile.Name, on), "write false, or use "+instead)
 	}
 }
 
-// checkSPIs: an SPI selects one SA. Inbound it does so alone (RFC 4301 section
-// 4.1); outbound it does at the peer, which is one address.
+// checkSPIs: SPI and protocol select one SA. RFC 4301 section 4.1: "as a local
+// matter, an implementation may choose to use the SPI in conjunction with the
+// IPsec protocol type (AH or ESP) for SA identification." Outbound they do so at
+// the peer, which is one address.
 func (d *decoder) checkSPIs() {
 	type place struct {
-		spi     uint32
-		address netip.Addr
-		port    uint16
+		protocol sad.Protocol
+		spi      uint32
+		address  netip.Addr
+		port     uint16
 	}
 	first := map[place]string{}
 	for i := range d.Peers {
@@ -56,7 +88,7 @@ func (d *decoder) checkSPIs() {
 			if sa.SPI == 0 {
 				continue // refused already
 			}
-			at := place{spi: sa.SPI}
+			at := place{protocol: sa.Protocol, spi: sa.SPI}
 			if sa.Direction == packet.Outbound {
 				at.address, at.port = p.Address, d.remotePort(p, d.Profiles[p.Profile])
 			}

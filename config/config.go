@@ -2,9 +2,11 @@ package config
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/adit-ipsec/adit/ah"
 	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/sad"
@@ -21,6 +23,9 @@ const (
 	DefaultReplayWindow = 4096
 	DefaultSoftLifetime = 50 * time.Minute
 	DefaultHardLifetime = 60 * time.Minute
+	// DefaultNATKeepalive is for a peer with behind_nat: the default of RFC
+	// 3948 section 4.
+	DefaultNATKeepalive = 20 * time.Second
 )
 
 // MaxQueues is the most queues that a file may give the TUN.
@@ -37,7 +42,8 @@ type Config struct {
 	AllowManualAEAD bool
 	TUN             TUN
 	Listen          Listen
-	RawAllowed      bool // listen.raw is not off: a raw protocol 50 socket may be opened, needed or not
+	RawAllowed      bool // listen.raw is not off: raw sockets may be opened, needed or not
+	ICMP            ICMP
 	Profiles        map[string]Profile // always holds "default"
 	Peers           []Peer
 	Policies        []spd.Policy
@@ -62,29 +68,45 @@ type Listen struct {
 	Outside  []string   // interfaces towards the peers
 	IKEPort  uint16
 	NATTPort uint16
-	// Raw: a raw protocol 50 socket is needed: the file allows it and a peer
-	// uses it.
+	// Raw: raw sockets are needed: the file allows them and a peer uses one.
+	// UsesRawESP and UsesAH tell which.
 	Raw bool
+	// ProbeMTU: the path MTU is also found by probes inside the SAs.
+	ProbeMTU bool
+}
+
+// ICMP is what the gateway does with ICMP that nobody has authenticated, and
+// whether it makes some of its own (RFC 4301 sections 6 and 8.2.1).
+type ICMP struct {
+	// IgnorePathMTU: "fragmentation needed" and "packet too big" from the
+	// outside do not lower an SA's path MTU.
+	IgnorePathMTU bool
+	// CheckQuoted: an ICMP error out of an SA must quote a packet that the
+	// SA could have carried.
+	CheckQuoted bool
+	// Unreachable: packets that the policies discard are answered.
+	Unreachable bool
 }
 
 // Profile is a named set of SA parameters.
 type Profile struct {
 	Name          string
-	Suites        []esp.Suite // bind automatic keying only
+	Protocol      Protocols
+	Mode          sad.Mode
+	Suites        []esp.Suite // with ESP; bind automatic keying only
+	AHSuites      []ah.Suite  // with AH; bind automatic keying only
 	Lifetime      Lifetime    // binds automatic keying only
 	ESN           bool
 	ReplayWindow  int // packets; 0: off
 	AllowNoReplay bool
-	Encap         sad.Encapsulation // auto is UDP with manual keys
-	Tunnel        sad.Tunnel
+	Encap         sad.Encapsulation // auto is UDP with manual keys, and none with AH
+	Tunnel        sad.Tunnel        // without effect in transport mode
+	Fragment      sad.FragmentMode
+	TFC           sad.TFC
 }
 
 // Lifetime is when an SA is renewed (soft) and when it ends (hard); 0: never.
-type Lifetime struct {
-	Soft, Hard               time.Duration
-	SoftBytes, HardBytes     uint64
-	SoftPackets, HardPackets uint64
-}
+type Lifetime = sad.Lifetime
 
 // Peer is the gateway at the other end.
 type Peer struct {
@@ -92,19 +114,29 @@ type Peer struct {
 	Address      netip.Addr
 	Port         uint16 // UDP; 0: listen.natt_port
 	Profile      string
-	SAs          []SA          // one outbound, one inbound
-	NATKeepalive time.Duration // 0: off; this end is behind a NAT
+	SAs          []SA          // at least one outbound and one inbound, of each protocol of the profile
+	NATKeepalive time.Duration // 0: off
 	Static       bool          // not followed to another address
+	BehindNAT    bool          // this end is behind a NAT; true where there are keepalives
+	// OriginalLocal and OriginalRemote are the addresses that the two ends had
+	// in front of the NATs, in transport mode; zero: there is no NAT.
+	OriginalLocal, OriginalRemote netip.Addr
 }
 
 // SA is one manually keyed security association.
 type SA struct {
 	Direction     packet.Direction
+	Protocol      sad.Protocol
 	SPI           uint32
-	Suite         esp.Suite
-	EncryptionKey sad.Key // key, then salt
-	IntegrityKey  sad.Key // nil with an AEAD suite
+	Suite         esp.Suite `json:",omitzero"` // of ESP
+	AHSuite       ah.Suite  `json:",omitzero"` // of AH
+	EncryptionKey sad.Key   // key, then salt; nil with AH
+	IntegrityKey  sad.Key   // nil with an AEAD suite; GMAC's in AH ends with its salt
+	DSCPs         []uint8   // the code points of this outbound SA; nil: those that no other names
 }
+
+// counterMode tells whether a nonce used twice breaks the SA's suite.
+func (sa *SA) counterMode() bool { return sa.Suite.CounterMode() || sa.AHSuite.CounterMode() }
 
 // SAParams is every manual SA, ready for Install; the caller sets Sequence, at
 // least on outbound ones in a counter mode (NeedsSequenceStore). Each call returns
@@ -122,11 +154,12 @@ func (c *Config) SAParams() []sad.Params {
 func (c *Config) saParams(peer *Peer, sa *SA) sad.Params {
 	profile := c.Profiles[peer.Profile]
 	p := sad.Params{
-		Direction: sa.Direction, SPI: sa.SPI, Peer: peer.Name,
-		Suite: sa.Suite, EncryptionKey: sa.EncryptionKey, IntegrityKey: sa.IntegrityKey,
+		Direction: sa.Direction, Protocol: sa.Protocol, Mode: profile.Mode, SPI: sa.SPI, Peer: peer.Name,
+		Bundle: profile.Protocol == ProtocolAHESP,
+		Suite:  sa.Suite, AHSuite: sa.AHSuite, EncryptionKey: sa.EncryptionKey, IntegrityKey: sa.IntegrityKey,
 		ESN: profile.ESN, Encap: profile.Encap, Tunnel: profile.Tunnel,
-		// Manual keys detect no NAT: who asks for keepalives is behind one.
-		Static: peer.Static, BehindNAT: peer.NATKeepalive != 0,
+		Static: peer.Static, BehindNAT: peer.BehindNAT,
+		OriginalLocal: peer.OriginalLocal, OriginalRemote: peer.OriginalRemote,
 	}
 	if c.Listen.Address.IsValid() {
 		p.Local = netip.AddrPortFrom(c.Listen.Address, c.localPort(profile))
@@ -138,6 +171,10 @@ func (c *Config) saParams(peer *Peer, sa *SA) sad.Params {
 	if sa.Direction == packet.Inbound {
 		p.ReplayWindow = profile.ReplayWindow
 		return p
+	}
+	p.Fragment, p.DSCPs = profile.Fragment, sa.DSCPs
+	if sa.Protocol == sad.ESP {
+		p.TFC = profile.TFC
 	}
 	if profile.Encap == sad.EncapUDP {
 		p.Keepalive = peer.NATKeepalive
@@ -173,12 +210,28 @@ func (c *Config) NeedsSequenceStore() bool {
 	for i := range c.Peers {
 		for j := range c.Peers[i].SAs {
 			sa := &c.Peers[i].SAs[j]
-			if sa.Direction == packet.Outbound && sa.Suite.CounterMode() {
+			if sa.Direction == packet.Outbound && sa.counterMode() {
 				return true
 			}
 		}
 	}
 	return false
+}
+
+// UsesAH tells whether a peer has AH, which needs raw protocol 51 sockets.
+func (c *Config) UsesAH() bool {
+	return c.uses(func(p Profile) bool { return p.Protocol.Uses(sad.AH) })
+}
+
+// UsesRawESP tells whether a peer has ESP that no UDP carries, which needs raw
+// protocol 50 sockets. With ah+esp the ESP of an honest peer is inside AH: what
+// arrives without is to be seen, and dropped.
+func (c *Config) UsesRawESP() bool {
+	return c.uses(func(p Profile) bool { return p.Protocol.Uses(sad.ESP) && p.Encap == sad.EncapNone })
+}
+
+func (c *Config) uses(has func(Profile) bool) bool {
+	return slices.ContainsFunc(c.Peers, func(p Peer) bool { return has(c.Profiles[p.Profile]) })
 }
 
 // Position is where key stands in the file; for a key that the file leaves to

@@ -39,15 +39,22 @@ func describe(c *Config) string {
 	p("allow_legacy %t allow_manual_aead %t needs_sequence_store %t", c.AllowLegacy, c.AllowManualAEAD, c.NeedsSequenceStore())
 	p("tun %+v", c.TUN)
 	p("listen %+v", c.Listen)
+	p("uses_ah %t uses_raw_esp %t icmp %+v", c.UsesAH(), c.UsesRawESP(), c.ICMP)
 	for _, name := range sortedKeys(c.Profiles) {
 		p("profile %+v", c.Profiles[name])
 	}
 	for _, peer := range c.Peers {
-		p("peer %s %s port %d profile %s nat_keepalive %s", peer.Name, peer.Address, peer.Port, peer.Profile, peer.NATKeepalive)
+		p("peer %s %s port %d profile %s nat_keepalive %s static %t behind_nat %t original %s %s", peer.Name, peer.Address, peer.Port, peer.Profile,
+			peer.NATKeepalive, peer.Static, peer.BehindNAT, peer.OriginalLocal, peer.OriginalRemote)
 	}
 	for _, sa := range c.SAParams() {
-		p("sa %s %s: local %s remote %s keepalive %s encap %s esn %t window %d tunnel %+v keys %s %s", sa.ID(), sa.Suite,
-			sa.Local, sa.Remote, sa.Keepalive, sa.Encap, sa.ESN, sa.ReplayWindow, sa.Tunnel, sa.EncryptionKey, sa.IntegrityKey)
+		suite := sa.Suite.String()
+		if sa.Protocol == sad.AH {
+			suite = sa.AHSuite.String()
+		}
+		p("sa %s %s %s %s bundle %t: local %s remote %s keepalive %s encap %s esn %t window %d tunnel %+v fragment %s tfc %s dscp %v static %t behind_nat %t original %s %s keys %s %s",
+			sa.ID(), sa.Protocol, sa.Mode, suite, sa.Bundle, sa.Local, sa.Remote, sa.Keepalive, sa.Encap, sa.ESN, sa.ReplayWindow, sa.Tunnel,
+			sa.Fragment, sa.TFC, sa.DSCPs, sa.Static, sa.BehindNAT, sa.OriginalLocal, sa.OriginalRemote, sa.EncryptionKey, sa.IntegrityKey)
 	}
 	for _, policy := range c.Policies {
 		s := policy.Selector

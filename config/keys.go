@@ -8,39 +8,10 @@ import (
 	"strings"
 	"unicode/utf8"
 
+	"github.com/adit-ipsec/adit/ah"
 	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/sad"
 )
-
-// ahSuites are the suites of AH, which a later version has.
-var ahSuites = map[string]bool{"sha256": true, "sha384": true, "sha512": true, "sha1": true}
-
-// suite reads the name of an ESP suite.
-func (d *decoder) suite(v value) (esp.Suite, bool) {
-	s, ok := v.word("write a suite, such as aes128-sha256 or aes128gcm16")
-	if !ok {
-		return esp.Suite(0), false
-	}
-	if !showable(s) {
-		v.wrong("write a suite, such as aes128-sha256 or aes128gcm16")
-		return esp.Suite(0), false
-	}
-	if ahSuites[s] {
-		v.notHere(fmt.Sprintf("the AH suite %s", s), "write null-"+s+" for ESP without encryption, or a suite that encrypts")
-		return esp.Suite(0), false
-	}
-	suite, err := esp.ParseSuite(s)
-	if err != nil {
-		problem, fix, _ := strings.Cut(strings.TrimPrefix(err.Error(), "esp: "), "; ")
-		v.fail(problem, fix)
-		return esp.Suite(0), false
-	}
-	if suite.Legacy() && !d.AllowLegacy {
-		v.fail(fmt.Sprintf("%s rests on SHA-1", suite), "use "+strings.TrimSuffix(s, "sha1")+"sha256, or add `allow_legacy: true` at the top level for a peer that knows nothing else")
-		return suite, false
-	}
-	return suite, true
-}
 
 // saltLen is the length in bytes of the salt or nonce at the end of the
 // suite's encryption key: three for CCM (RFC 4309 section 4), four for the
@@ -57,19 +28,33 @@ func saltLen(s esp.Suite) int {
 
 // saKeys reads the keys of one SA and holds them to the suite's lengths.
 func (d *decoder) saKeys(o *object, sa *SA) {
-	encryption, integrity := sa.Suite.KeyLen()
-	salt := saltLen(sa.Suite)
-	size := plural(encryption, "byte")
-	if salt > 0 {
-		size += fmt.Sprintf(": %d key + %d salt", encryption-salt, salt)
+	if sa.Protocol == sad.AH {
+		s := sa.AHSuite
+		sa.EncryptionKey = d.oneKey(o, "encryption_key", "the AH suite "+s.String(), 0, 0)
+		sa.IntegrityKey = d.oneKey(o, "integrity_key", s.String(), s.KeyLen(), ahSaltLen(s))
+		return
 	}
-	sa.EncryptionKey = d.oneKey(o, "encryption_key", sa.Suite, encryption, salt, size)
-	sa.IntegrityKey = d.oneKey(o, "integrity_key", sa.Suite, integrity, 0, plural(integrity, "byte"))
+	encryption, integrity := sa.Suite.KeyLen()
+	sa.EncryptionKey = d.oneKey(o, "encryption_key", sa.Suite.String(), encryption, saltLen(sa.Suite))
+	sa.IntegrityKey = d.oneKey(o, "integrity_key", sa.Suite.String(), integrity, 0)
+}
+
+// ahSaltLen is the length in bytes of the salt at the end of GMAC's integrity
+// key in AH (RFC 4543 section 3.2).
+func ahSaltLen(s ah.Suite) int {
+	if s.CounterMode() {
+		return 4
+	}
+	return 0
 }
 
 // oneKey reads the key called name: inline, or from the file that name_file
-// names. want is its length in bytes, 0: the suite has no such key.
-func (d *decoder) oneKey(o *object, name string, suite esp.Suite, want, salt int, size string) sad.Key {
+// names. want is its length in bytes with the salt, 0: the suite has no such key.
+func (d *decoder) oneKey(o *object, name, suite string, want, salt int) sad.Key {
+	size := plural(want, "byte")
+	if salt > 0 {
+		size += fmt.Sprintf(": %d key + %d salt", want-salt, salt)
+	}
 	inline, isInline := d.get(o, name)
 	file, isFile := d.get(o, name+"_file")
 	switch {

@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/sad"
 	"github.com/adit-ipsec/adit/spd"
 )
@@ -106,7 +105,7 @@ func (m *mirror) score(pa, pb *Peer) (n int) {
 	}
 	for _, sa := range pa.SAs {
 		for _, sb := range pb.SAs {
-			if sa.SPI == sb.SPI && sa.Direction != sb.Direction {
+			if sa.SPI == sb.SPI && sa.Direction != sb.Direction && sa.Protocol == sb.Protocol {
 				n++
 			}
 		}
@@ -121,11 +120,12 @@ func (m *mirror) peers(i, j int) {
 	keyA, keyB := fmt.Sprintf("peers[%d]", i), fmt.Sprintf("peers[%d]", j)
 	profileA, profileB := profileKey(pa.Profile), profileKey(pb.Profile)
 
-	if at := m.b.Listen.Address; at.IsValid() && at != pa.Address {
-		m.differ(keyA+".address", "listen.address", "the peer is %s here, and the other end listens on %s", pa.Address, at)
+	m.addresses(keyA, keyB, pa, pb)
+	if fa.Protocol != fb.Protocol {
+		m.differ(profileA+".protocol", profileB+".protocol", "%s here, %s at the other end", fa.Protocol, fb.Protocol)
 	}
-	if at := m.a.Listen.Address; at.IsValid() && at != pb.Address {
-		m.differ("listen.address", keyB+".address", "this end listens on %s, and the other end's peer is %s", at, pb.Address)
+	if fa.Mode != fb.Mode {
+		m.differ(profileA+".mode", profileB+".mode", "%s here, %s at the other end", fa.Mode, fb.Mode)
 	}
 	if fa.Encap != fb.Encap {
 		m.differ(profileA+".encap", profileB+".encap", "%s here, %s at the other end", fa.Encap, fb.Encap)
@@ -138,12 +138,42 @@ func (m *mirror) peers(i, j int) {
 	if fa.ReplayWindow != fb.ReplayWindow {
 		m.differ(profileA+".replay_window", profileB+".replay_window", "%d here, %d at the other end", fa.ReplayWindow, fb.ReplayWindow)
 	}
-	m.sas(keyA, keyB, pa, pb, packet.Outbound, packet.Inbound)
-	m.sas(keyA, keyB, pa, pb, packet.Inbound, packet.Outbound)
+	if fa.Protocol == fb.Protocol {
+		m.sas(keyA, keyB, pa, pb)
+	}
 	m.policies(pa.Name, pb.Name)
 }
 
-// ports: each end sends to the port on which the other one listens.
+// addresses: each end sends to where the other one listens, unless a NAT stands
+// in front of that one. Both behind one cannot be: with fixed addresses nobody
+// would open the way. In front of the NATs there is one pair of addresses.
+func (m *mirror) addresses(keyA, keyB string, pa, pb *Peer) {
+	if at := m.b.Listen.Address; at.IsValid() && at != pa.Address && !pb.BehindNAT {
+		m.differ(keyA+".address", "listen.address", "the peer is %s here, and the other end listens on %s", pa.Address, at)
+	}
+	if at := m.a.Listen.Address; at.IsValid() && at != pb.Address && !pa.BehindNAT {
+		m.differ("listen.address", keyB+".address", "this end listens on %s, and the other end's peer is %s", at, pb.Address)
+	}
+	if pa.BehindNAT && pb.BehindNAT {
+		m.differ(keyA+".behind_nat", keyB+".behind_nat", "true at both ends: neither can reach the other first")
+	}
+	if a, b := pa.OriginalLocal, pb.OriginalRemote; a != b {
+		m.differ(keyA+".original_local", keyB+".original_remote", "original_local is %s here, original_remote is %s at the other end", addressOrNone(a), addressOrNone(b))
+	}
+	if a, b := pa.OriginalRemote, pb.OriginalLocal; a != b {
+		m.differ(keyA+".original_remote", keyB+".original_local", "original_remote is %s here, original_local is %s at the other end", addressOrNone(a), addressOrNone(b))
+	}
+}
+
+func addressOrNone(a netip.Addr) string {
+	if !a.IsValid() {
+		return "none"
+	}
+	return a.String()
+}
+
+// ports: each end sends to the port on which the other one listens, unless a NAT
+// gives that one another.
 func (m *mirror) ports(keyA, keyB string, pa, pb *Peer, fa, fb Profile) {
 	portKey := func(c *Config, peer string, p *Peer) string {
 		if p.Port == 0 {
@@ -151,38 +181,11 @@ func (m *mirror) ports(keyA, keyB string, pa, pb *Peer, fa, fb Profile) {
 		}
 		return peer + ".port"
 	}
-	if to, at := m.a.remotePort(pa, fa), m.b.localPort(fb); to != at {
+	if to, at := m.a.remotePort(pa, fa), m.b.localPort(fb); to != at && !pb.BehindNAT {
 		m.differ(portKey(m.a, keyA, pa), "listen.natt_port", "this end sends to port %d, the other end listens on %d", to, at)
 	}
-	if to, at := m.b.remotePort(pb, fb), m.a.localPort(fa); to != at {
+	if to, at := m.b.remotePort(pb, fb), m.a.localPort(fa); to != at && !pa.BehindNAT {
 		m.differ("listen.natt_port", portKey(m.b, keyB, pb), "this end listens on port %d, the other end sends to %d", at, to)
-	}
-}
-
-// sas compares the SA of direction da in a with its counterpart in b.
-func (m *mirror) sas(keyA, keyB string, pa, pb *Peer, da, db packet.Direction) {
-	find := func(list []SA, d packet.Direction) int {
-		return slices.IndexFunc(list, func(sa SA) bool { return sa.Direction == d })
-	}
-	i, j := find(pa.SAs, da), find(pb.SAs, db)
-	if i < 0 || j < 0 {
-		return // Parse requires both
-	}
-	a, b := pa.SAs[i], pb.SAs[j]
-	keyA, keyB = fmt.Sprintf("%s.sas[%d]", keyA, i), fmt.Sprintf("%s.sas[%d]", keyB, j)
-	here, there := word(da), word(db)
-	if a.SPI != b.SPI {
-		m.differ(keyA+".spi", keyB+".spi", "%s is 0x%x here, %s is 0x%x at the other end", here, a.SPI, there, b.SPI)
-	}
-	if a.Suite != b.Suite {
-		m.differ(keyA+".suite", keyB+".suite", "%s is %s here, %s is %s at the other end", here, a.Suite, there, b.Suite)
-		return // keys of different suites have nothing to be equal in
-	}
-	if !equalKeys(a.EncryptionKey, b.EncryptionKey) {
-		m.differ(m.a.secretKey(keyA, "encryption_key"), m.b.secretKey(keyB, "encryption_key"), "the encryption key of %s here is not that of %s at the other end", here, there)
-	}
-	if !equalKeys(a.IntegrityKey, b.IntegrityKey) {
-		m.differ(m.a.secretKey(keyA, "integrity_key"), m.b.secretKey(keyB, "integrity_key"), "the integrity key of %s here is not that of %s at the other end", here, there)
 	}
 }
 

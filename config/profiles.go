@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/internal/replay"
 	"github.com/adit-ipsec/adit/sad"
 )
@@ -61,9 +60,16 @@ func (d *decoder) readProfile(name string, v value) {
 	if !ok {
 		return
 	}
-	d.refuseLater(o)
+	if v, ok := d.get(o, "protocol"); ok {
+		p.Protocol = d.protocols(v)
+	}
+	if v, ok := d.get(o, "mode"); ok {
+		if word, _ := v.choice("tunnel", "transport"); word == "transport" {
+			p.Mode = sad.TransportMode
+		}
+	}
 	if v, ok := d.get(o, "suites"); ok {
-		p.Suites = d.suites(v)
+		p.Suites, p.AHSuites = d.suites(v, p.Protocol)
 	}
 	if v, ok := d.get(o, "lifetime"); ok {
 		p.Lifetime = d.lifetime(v)
@@ -73,48 +79,116 @@ func (d *decoder) readProfile(name string, v value) {
 	if v, ok := d.get(o, "replay_window"); ok {
 		p.ReplayWindow = d.replayWindow(v, p)
 	}
-	if v, ok := d.get(o, "encap"); ok {
-		if word, _ := v.choice("auto", "udp", "none"); word == "none" {
-			p.Encap = sad.EncapNone
-		}
-	}
+	p.Encap = d.encap(o, p)
 	p.Tunnel = d.tunnel(o)
+	if p.Mode == sad.TransportMode {
+		d.warnNoOuterHeader(v.key)
+	}
+	p.Fragment = d.fragment(o, p)
+	if v, ok := d.get(o, "tfc"); ok && !v.isWord("off") {
+		p.TFC = d.tfc(v, p)
+	}
+	if v, ok := d.get(o, "responder_only"); ok {
+		d.refuseResponder(v)
+	}
 	d.Profiles[name] = p
 }
 
-// refuseLater refuses the values of a profile that this version does not have.
-func (d *decoder) refuseLater(o *object) {
-	for _, r := range []struct {
-		key, now string
-		later    []string
-		instead  string
-	}{
-		{"protocol", "esp", []string{"ah", "ah+esp"}, "write `protocol: esp`; a null-sha256 or gmac suite gives integrity without encryption"},
-		{"mode", "tunnel", []string{"transport"}, "write `mode: tunnel`"},
-		{"fragment", "before", []string{"after"}, "write `fragment: before`"},
-		{"responder_only", "off", []string{"never-initiate", "never-rekey", "full", "passive"}, "write `responder_only: off`; manual keys start no negotiation"},
-	} {
-		v, ok := d.get(o, r.key)
-		if !ok || v.isWord(r.now) {
-			continue
-		}
-		later := false
-		for _, word := range r.later {
-			later = later || v.isWord(word)
-		}
-		if later {
-			v.notHere(fmt.Sprintf("`%s: %s`", r.key, v.node.GetToken().Value), r.instead)
-		} else {
-			v.choice(r.now)
+// protocols reads which IPsec protocols protect a packet.
+func (d *decoder) protocols(v value) Protocols {
+	switch word, _ := v.choice("esp", "ah", "ah+esp"); word {
+	case "ah":
+		return ProtocolAH
+	case "ah+esp":
+		return ProtocolAHESP
+	}
+	return ProtocolESP
+}
+
+// encap reads what carries the packets. RFC 3948 section 1 puts ESP alone into
+// UDP, and RFC 3715 section 2.1 a) says why AH cannot follow: "Since the AH header
+// incorporates the IP source and destination addresses in the keyed message
+// integrity check, NAT or reverse NAT devices making changes to address fields
+// will invalidate the message integrity check."
+func (d *decoder) encap(o *object, p Profile) sad.Encapsulation {
+	word := "auto"
+	if v, ok := d.get(o, "encap"); ok {
+		word, _ = v.choice("auto", "udp", "none")
+		if word == "udp" && p.Protocol.Uses(sad.AH) {
+			v.fail(fmt.Sprintf("found udp, and this profile has `protocol: %s`: AH does not pass a NAT, because it covers the outer addresses, and RFC 3948 puts ESP alone into UDP", p.Protocol), "write auto or none, or `protocol: esp`")
 		}
 	}
-	if v, ok := d.get(o, "tfc"); ok && !v.isWord("off") {
-		if _, kind := v.scalar(); kind == number || v.isWord("mtu") {
-			v.notHere("traffic flow confidentiality padding", "write `tfc: off`")
-		} else {
-			v.choice("off")
+	if word == "none" || p.Protocol.Uses(sad.AH) {
+		return sad.EncapNone
+	}
+	return sad.EncapUDP
+}
+
+// fragment reads where a packet that is too long is cut. RFC 4303 section 3.3.4:
+// "fragmentation is performed after ESP processing within an IPsec
+// implementation. Thus, transport mode ESP is applied only to whole IP datagrams
+// (not to IP fragments)"; RFC 4302 section 3.3.4 says so of AH.
+func (d *decoder) fragment(o *object, p Profile) sad.FragmentMode {
+	word := ""
+	if v, ok := d.get(o, "fragment"); ok {
+		word, _ = v.choice("before", "after")
+		if word == "before" && p.Mode == sad.TransportMode {
+			v.fail("found before, and this profile has `mode: transport`, which protects whole datagrams only (RFC 4303 section 3.3.4)", "write `fragment: after`, or leave the key out")
 		}
 	}
+	if word == "after" || p.Mode == sad.TransportMode {
+		return sad.FragmentAfter
+	}
+	return sad.FragmentBefore
+}
+
+// maxTFC is the longest IP packet in bytes: nothing is padded further.
+const maxTFC = 65535
+
+// tfc reads tfc where it is not off. RFC 4303 section 2.7: "this padding ... can
+// be added only if the Payload Data field contains a specification of the length
+// of the IP datagram. This is always true in tunnel mode". Deviation: transport
+// mode, where it is true of some protocols, goes without.
+func (d *decoder) tfc(v value, p Profile) sad.TFC {
+	tfc := sad.TFCMTU
+	if !v.isWord("mtu") {
+		n, ok := v.integer(1, maxTFC, "write off, mtu, or a number of bytes, 1 to 65535")
+		if !ok {
+			return sad.TFCOff
+		}
+		tfc = sad.TFC(n)
+	}
+	switch {
+	case p.Protocol == ProtocolAH:
+		v.fail(fmt.Sprintf("found %s, and this profile has `protocol: ah`: AH hides nothing, and has no padding against traffic analysis", tfc), "write `tfc: off`, or use ESP")
+	case p.Protocol == ProtocolAHESP:
+		v.notHere("padding against traffic analysis with `protocol: ah+esp`", "write `tfc: off`, or `protocol: esp`")
+	case p.Mode == sad.TransportMode:
+		v.fail(fmt.Sprintf("found %s, and this profile has `mode: transport`: the padding needs a whole IP packet inside, whose length tells it apart (RFC 4303 section 2.7)", tfc), "write `tfc: off`, or `mode: tunnel`")
+	default:
+		return tfc
+	}
+	return sad.TFCOff
+}
+
+// warnNoOuterHeader: in transport mode the packet's own header is the outer one.
+func (d *decoder) warnNoOuterHeader(profile string) {
+	for _, key := range []string{"df", "dscp", "ecn"} {
+		if _, written := d.positions[profile+"."+key]; written {
+			d.warn(profile+"."+key, "has no effect with `mode: transport`: the packet keeps its own IP header")
+		}
+	}
+}
+
+// refuseResponder refuses what only automatic keying has.
+func (d *decoder) refuseResponder(v value) {
+	for _, word := range []string{"never-initiate", "never-rekey", "full", "passive"} {
+		if v.isWord(word) {
+			v.notHere(fmt.Sprintf("`responder_only: %s`", word), "write `responder_only: off`; manual keys start no negotiation")
+			return
+		}
+	}
+	v.choice("off")
 }
 
 // replayWindow reads the window; turning it off must be said twice.
@@ -163,34 +237,10 @@ func (d *decoder) tunnel(o *object) (t sad.Tunnel) {
 	return t
 }
 
-// suites reads a list of suites to propose.
-func (d *decoder) suites(v value) []esp.Suite {
-	items, ok := v.list("suites, such as [aes128gcm16, chacha20poly1305]")
-	if !ok {
-		return nil
-	}
-	if len(items) == 0 {
-		v.fail("the list is empty", "name at least one suite, or leave the key out")
-	}
-	var list []esp.Suite
-	seen := map[esp.Suite]bool{}
-	for _, item := range items {
-		suite, ok := d.suite(d.mark(item))
-		if ok && seen[suite] {
-			item.fail(fmt.Sprintf("%s stands in the list twice", suite), "name each suite once")
-		}
-		if ok {
-			seen[suite] = true
-			list = append(list, suite)
-		}
-	}
-	return list
-}
-
 // lifetime reads when an SA is renewed and when it ends.
 func (d *decoder) lifetime(v value) Lifetime {
 	l := Lifetime{Soft: DefaultSoftLifetime, Hard: DefaultHardLifetime}
-	o, ok := v.object("soft", "hard", "soft_bytes", "hard_bytes", "soft_packets", "hard_packets")
+	o, ok := v.object("soft", "hard", "soft_bytes", "hard_bytes", "soft_packets", "hard_packets", "idle")
 	if !ok {
 		return l
 	}
@@ -198,7 +248,7 @@ func (d *decoder) lifetime(v value) Lifetime {
 	for _, t := range []struct {
 		key string
 		to  *time.Duration
-	}{{"soft", &l.Soft}, {"hard", &l.Hard}} {
+	}{{"soft", &l.Soft}, {"hard", &l.Hard}, {"idle", &l.Idle}} {
 		if v, ok := d.get(o, t.key); ok {
 			if n, kind := v.scalar(); kind == number && n == "0" {
 				*t.to = 0

@@ -6,7 +6,6 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 
-	"github.com/adit-ipsec/adit/sad"
 	"github.com/adit-ipsec/adit/spd"
 )
 
@@ -16,7 +15,7 @@ func (d *decoder) root(v value) {
 		return
 	}
 	o, ok := v.object("version", "name", "state_dir", "control", "metrics", "guard", "allow_legacy",
-		"allow_manual_aead", "tun", "listen", "profiles", "peers", "policies")
+		"allow_manual_aead", "tun", "listen", "icmp", "profiles", "peers", "policies")
 	if !ok {
 		return
 	}
@@ -47,6 +46,7 @@ func (d *decoder) root(v value) {
 		}
 	}
 	d.readListen(o)
+	d.readICMP(o)
 	d.readProfiles(o)
 	d.readPeers(o)
 	d.readPolicies(o)
@@ -91,12 +91,12 @@ func (d *decoder) flag(o *object, name string, otherwise bool) bool {
 }
 
 func (d *decoder) readListen(root *object) {
-	d.Listen = Listen{IKEPort: DefaultIKEPort, NATTPort: DefaultNATTPort, Raw: true}
+	d.Listen = Listen{IKEPort: DefaultIKEPort, NATTPort: DefaultNATTPort, Raw: true, ProbeMTU: true}
 	v, ok := d.get(root, "listen")
 	if !ok {
 		return
 	}
-	o, ok := v.object("address", "outside", "ike_port", "natt_port", "raw")
+	o, ok := v.object("address", "outside", "ike_port", "natt_port", "raw", "probe_mtu")
 	if !ok {
 		return
 	}
@@ -115,6 +115,31 @@ func (d *decoder) readListen(root *object) {
 		word, _ := v.choice("auto", "off")
 		d.Listen.Raw = word != "off"
 	}
+	if v, ok := d.get(o, "probe_mtu"); ok {
+		word, _ := v.choice("auto", "off")
+		d.Listen.ProbeMTU = word != "off"
+	}
+}
+
+// readICMP reads what ICMP may do. RFC 4301 section 6.1.1: "a compliant IPsec
+// implementation MUST permit a local administrator to configure an IPsec
+// implementation to accept or reject unauthenticated ICMP traffic." This is about
+// the kind that changes what an SA does; the kernel answers the others.
+func (d *decoder) readICMP(root *object) {
+	v, ok := d.get(root, "icmp")
+	if !ok {
+		return
+	}
+	o, ok := v.object("path_mtu", "check_quoted", "unreachable")
+	if !ok {
+		return
+	}
+	if v, ok := d.get(o, "path_mtu"); ok {
+		word, _ := v.choice("accept", "ignore")
+		d.ICMP.IgnorePathMTU = word == "ignore"
+	}
+	d.ICMP.CheckQuoted = d.flag(o, "check_quoted", false)
+	d.ICMP.Unreachable = d.flag(o, "unreachable", false)
 }
 
 // devices reads a list of interface names.
@@ -245,25 +270,4 @@ func (d *decoder) tunAddresses(v value) []netip.Prefix {
 		}
 	}
 	return list
-}
-
-// checkWhole holds the sections against each other.
-func (d *decoder) checkWhole() {
-	needsRaw := ""
-	for i := range d.Peers {
-		p := &d.Peers[i]
-		key := fmt.Sprintf("peers[%d]", i)
-		profile := d.Profiles[p.Profile]
-		if profile.Encap == sad.EncapNone && needsRaw == "" {
-			needsRaw = p.Name
-		}
-		d.checkAddresses(key, p)
-		d.checkEncap(key, p, profile)
-	}
-	if needsRaw != "" && !d.Listen.Raw {
-		d.fail("listen.raw", fmt.Sprintf("found off, and peer %q is reached by raw protocol 50 (encap: none)", needsRaw), "write `raw: auto`, or `encap: udp` in the peer's profile")
-	}
-	d.RawAllowed, d.Listen.Raw = d.Listen.Raw, d.Listen.Raw && needsRaw != ""
-	d.checkSPIs()
-	d.checkUse()
 }

@@ -80,7 +80,7 @@ func checkConfig(t *testing.T, data []byte, c *config.Config) {
 	}
 	counter := false
 	for _, p := range c.SAParams() {
-		if p.Direction == sad.Outbound && p.Suite.CounterMode() {
+		if p.Direction == sad.Outbound && (p.Suite.CounterMode() || p.AHSuite.CounterMode()) {
 			counter = true
 			p.Sequence = forgetful{}
 		}
