@@ -189,6 +189,8 @@ type Stats struct {
 	Bundle        bool
 	Suite         esp.Suite `json:",omitzero"` // of ESP
 	AHSuite       ah.Suite  `json:",omitzero"` // of AH
+	Fragment      FragmentMode
+	TFC           TFC
 	ESN           bool
 	Encap         Encapsulation
 	Local, Remote netip.AddrPort // Remote is Endpoint: where the peer is now
@@ -215,6 +217,7 @@ type Stats struct {
 func (sa *SA) Stats() Stats {
 	s := Stats{
 		ID: sa.ID(), Policy: sa.Policy, Mode: sa.Mode, Bundle: sa.Bundle, Suite: sa.Suite, AHSuite: sa.AHSuite, ESN: sa.ESN, Encap: sa.Encap,
+		Fragment: sa.Fragment, TFC: sa.TFC,
 		Local: sa.Local, Remote: sa.Endpoint(), ReplayWindow: sa.ReplayWindow,
 		Packets: sa.packets.Load(), Bytes: sa.bytes.Load(), LastUsed: sa.lastUsed.Load(),
 		ReplayDrops: sa.replayDrops.Load(), AuthDrops: sa.authDrops.Load(), OtherDrops: sa.otherDrops.Load(),
