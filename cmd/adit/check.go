@@ -92,7 +92,7 @@ type checkMeaning struct {
 	MTU      int           `json:"mtu"`      // bytes
 	MTUAuto  bool          `json:"mtu_auto"` // the MTU given is that of a path of 1500 bytes
 	Listen   string        `json:"listen"`
-	Raw      bool          `json:"raw"` // a raw protocol 50 socket is needed
+	Raw      bool          `json:"raw"` // raw sockets are needed: protocol 50, with AH 51
 	StateDir string        `json:"state_dir"`
 	Control  string        `json:"control"`
 	Routes   []string      `json:"routes"` // prefixes that will lead into the TUN
@@ -112,6 +112,13 @@ type checkSA struct {
 	Remote        string `json:"remote"`
 	ESN           bool   `json:"esn"`
 	ReplayWindow  int    `json:"replay_window"`
+	Protocol      string `json:"protocol"`
+	Mode          string `json:"mode"`
+	Bundle        bool   `json:"bundle"` // one of two SAs, AH around ESP
+	// Out only. No code points: those that no other SA names.
+	Fragment string   `json:"fragment"`
+	TFC      string   `json:"tfc"`
+	DSCPs    []uint32 `json:"dscps"`
 }
 
 type checkPolicy struct {
@@ -198,15 +205,21 @@ func meaningOf(cfg *config.Config) *checkMeaning {
 	for i := range params {
 		p := &params[i]
 		sa := checkSA{
-			Peer: p.Peer, Direction: p.Direction.String(), SPI: p.SPI, Suite: p.Suite.String(),
-			Posture: postureOf(p.Suite), Encapsulation: p.Encap.String(), Remote: endpoint(p.Remote), ESN: p.ESN,
+			Peer: p.Peer, Direction: p.Direction.String(), SPI: p.SPI, Suite: suiteName(p.Protocol, p.Suite, p.AHSuite),
+			Posture: postureOf(p.Protocol, p.Suite), Encapsulation: p.Encap.String(), Remote: endpoint(p.Remote), ESN: p.ESN,
+			Protocol: p.Protocol.String(), Mode: p.Mode.String(), Bundle: p.Bundle, DSCPs: []uint32{},
 		}
 		if p.Direction == packet.Inbound {
 			sa.ReplayWindow = p.ReplayWindow
+		} else {
+			sa.Fragment, sa.TFC = p.Fragment.String(), p.TFC.String()
+			for _, point := range p.DSCPs {
+				sa.DSCPs = append(sa.DSCPs, uint32(point))
+			}
 		}
 		m.SAs = append(m.SAs, sa)
 	}
-	all := suitesOf(params)
+	all := kindsOf(params)
 	m.policies = viewPolicies(cfg.Policies, posturesOf(viewPeers(cfg, all, all)))
 	for _, p := range m.policies {
 		m.Policies = append(m.Policies, checkPolicy{p.GetName(), p.GetAction(), p.GetPeer(), p.GetLocal(), p.GetRemote(), protocolText(p), p.GetPosture()})
@@ -216,8 +229,13 @@ func meaningOf(cfg *config.Config) *checkMeaning {
 
 func listenText(cfg *config.Config) string {
 	text := fmt.Sprintf("UDP %d on %s", cfg.Listen.NATTPort, listenAddress(cfg.Listen.Address))
-	if cfg.Listen.Raw {
+	switch esp, ah := cfg.UsesRawESP(), cfg.UsesAH(); {
+	case esp && ah:
+		text += ", protocol 50 and protocol 51"
+	case esp:
 		text += " and protocol 50"
+	case ah:
+		text += " and protocol 51"
 	}
 	return text
 }
@@ -269,13 +287,9 @@ func (m *checkMeaning) print(w io.Writer) error {
 		return err
 	}
 	var sas table
-	sas.row("PEER", "DIR", "SPI", "SUITE", "POSTURE", "OVER", "REMOTE", "ESN", "WINDOW")
+	sas.row("PEER", "DIR", "PROTO", "SPI", "SUITE", "POSTURE", "MODE", "OVER", "REMOTE", "ESN", "WINDOW", "NOTE")
 	for _, sa := range m.SAs {
-		over, window := "udp", ""
-		if sa.Encapsulation == sad.EncapNone.String() {
-			over = "protocol 50"
-		}
-		remote := sa.Remote
+		window, remote := "", sa.Remote
 		if sa.Direction == packet.Inbound.String() {
 			window = fmt.Sprint(sa.ReplayWindow)
 			if sa.ReplayWindow == 0 {
@@ -285,7 +299,8 @@ func (m *checkMeaning) print(w io.Writer) error {
 				remote = "any"
 			}
 		}
-		sas.row(sa.Peer, sa.Direction, spiText(sa.SPI), sa.Suite, sa.Posture, over, remote, yesNo(sa.ESN), window)
+		sas.row(sa.Peer, sa.Direction, sa.Protocol, spiText(sa.SPI), sa.Suite, sa.Posture, sa.Mode,
+			carrier(sa.Protocol, sa.Encapsulation, sa.Bundle), remote, yesNo(sa.ESN), window, special(sa.Mode, sa.Fragment, sa.TFC, sa.DSCPs))
 	}
 	fmt.Fprintln(w)
 	if err := sas.write(w, ""); err != nil {

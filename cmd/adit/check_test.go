@@ -40,6 +40,8 @@ func TestCheckGolden(t *testing.T) {
 	}{
 		{"valid", []string{"site-a.yaml"}, exitDone},
 		{"broken", []string{"broken.yaml"}, exitUsage},
+		{"whole", []string{"whole-a.yaml"}, exitDone},
+		{"whole-json", []string{"whole-a.yaml", "--json"}, exitDone},
 		{"mirror", []string{"site-a.yaml", "--peer", "site-b.yaml"}, exitDone},
 		{"mirror-wrong", []string{"site-a.yaml", "--peer", "site-b-wrong.yaml"}, exitNegative},
 		{"mirror-broken", []string{"site-a.yaml", "--peer", "broken.yaml"}, exitUsage},
@@ -137,6 +139,7 @@ func TestCheckNeverShowsAKey(t *testing.T) {
 	dir := workplace(t)
 	for _, args := range [][]string{
 		{"check", "site-a.yaml"}, {"check", "site-a.yaml", "--json"},
+		{"check", "whole-a.yaml"}, {"check", "whole-a.yaml", "--json"},
 		{"check", "site-a.yaml", "--peer", "site-b-wrong.yaml"},
 	} {
 		stdout, stderr, _ := aditIn(t, dir, args...)

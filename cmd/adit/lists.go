@@ -51,12 +51,8 @@ func printSAs(w io.Writer, sas []*controlv1.SecurityAssociation) error {
 		return err
 	}
 	var t table
-	t.row("PEER", "DIR", "SPI", "SUITE", "OVER", "REMOTE", "PACKETS", "BYTES", "SEQUENCE", "WINDOW", "DROPS", "IDLE", "NOTE")
+	t.row("PEER", "DIR", "PROTO", "SPI", "SUITE", "MODE", "OVER", "REMOTE", "PACKETS", "BYTES", "SEQUENCE", "WINDOW", "DROPS", "IDLE", "NOTE")
 	for _, sa := range sas {
-		over := "udp"
-		if sa.GetEncapsulation() == "none" {
-			over = "protocol 50"
-		}
 		remote, window := sa.GetRemote(), ""
 		if sa.GetDirection() == "in" {
 			window = fmt.Sprint(sa.GetReplayWindow())
@@ -71,7 +67,8 @@ func printSAs(w io.Writer, sas []*controlv1.SecurityAssociation) error {
 		if sa.GetIdleSeconds() >= 0 {
 			idle = lasted(sa.GetIdleSeconds())
 		}
-		t.row(sa.GetPeer(), sa.GetDirection(), spiText(sa.GetSpi()), sa.GetSuite(), over, remote,
+		t.row(sa.GetPeer(), sa.GetDirection(), sa.GetProtocol(), spiText(sa.GetSpi()), sa.GetSuite(), sa.GetMode(),
+			carrier(sa.GetProtocol(), sa.GetEncapsulation(), sa.GetBundle()), remote,
 			grouped(sa.GetPackets()), sized(sa.GetBytes()), grouped(sa.GetSequence()), window,
 			grouped(sa.GetReplayDrops()+sa.GetAuthDrops()), idle, saNote(sa))
 	}
@@ -80,13 +77,17 @@ func printSAs(w io.Writer, sas []*controlv1.SecurityAssociation) error {
 
 // saNote is what an operator should know about an SA.
 func saNote(sa *controlv1.SecurityAssociation) string {
+	var notes []string
 	switch {
 	case sa.GetExhausted():
-		return "exhausted: no sequence number is left, replace its keys"
+		notes = append(notes, "exhausted: no sequence number is left, replace its keys")
 	case sa.GetAuthDrops() > 0:
-		return fmt.Sprintf("%s failed authentication", grouped(sa.GetAuthDrops()))
+		notes = append(notes, fmt.Sprintf("%s failed authentication", grouped(sa.GetAuthDrops())))
 	}
-	return ""
+	if text := special(sa.GetMode(), sa.GetFragment(), sa.GetTfc(), sa.GetDscps()); text != "" {
+		notes = append(notes, text)
+	}
+	return strings.Join(notes, "; ")
 }
 
 func newPolicyCommand() *cobra.Command {

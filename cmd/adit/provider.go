@@ -8,7 +8,6 @@ import (
 
 	"github.com/adit-ipsec/adit/config"
 	"github.com/adit-ipsec/adit/dataplane"
-	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
 	"github.com/adit-ipsec/adit/sad"
 )
@@ -41,13 +40,13 @@ func (p *provider) Status(context.Context, *controlv1.StatusRequest) (*controlv1
 	p.mu.Lock()
 	cfg, mtu, into := p.cfg, p.mtu, p.into
 	p.mu.Unlock()
-	installed := map[sad.ID]esp.Suite{}
+	installed := map[sad.ID]saKind{}
 	for i := range stats.SAs {
-		if !stats.SAs[i].Exhausted {
-			installed[stats.SAs[i].ID] = stats.SAs[i].Suite
+		if s := &stats.SAs[i]; !s.Exhausted {
+			installed[s.ID] = saKind{suiteName(s.Protocol, s.Suite, s.AHSuite), postureOf(s.Protocol, s.Suite), s.Bundle}
 		}
 	}
-	expected := suitesOf(cfg.SAParams())
+	expected := kindsOf(cfg.SAParams())
 	status := &controlv1.StatusResponse{
 		Name: cfg.Name, Version: programVersion(), Pid: int32(os.Getpid()),
 		StartedUnixMs: p.started.UnixMilli(), UptimeSeconds: stats.Uptime.Seconds(),
@@ -89,7 +88,7 @@ func (p *provider) Counters(context.Context, *controlv1.CountersRequest) (*contr
 func (p *provider) ListSAs(context.Context, *controlv1.ListSAsRequest) (*controlv1.ListSAsResponse, error) {
 	stats, _ := p.stats()
 	slices.SortFunc(stats.SAs, func(a, b sad.Stats) int {
-		return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.SPI, b.SPI))
+		return cmp.Or(cmp.Compare(a.Peer, b.Peer), cmp.Compare(a.Direction, b.Direction), cmp.Compare(a.Protocol, b.Protocol), cmp.Compare(a.SPI, b.SPI))
 	})
 	list := &controlv1.ListSAsResponse{}
 	for i := range stats.SAs {

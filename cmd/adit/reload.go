@@ -66,6 +66,8 @@ func fixedBy(old, cfg *config.Config) []string {
 	}{
 		{"tun", reflect.DeepEqual(old.TUN, cfg.TUN)},
 		{"listen", reflect.DeepEqual(old.Listen, cfg.Listen) && old.RawAllowed == cfg.RawAllowed},
+		{"listen.raw", old.UsesAH() || !cfg.UsesAH()}, // the first AH needs sockets of its own
+		{"icmp", old.ICMP == cfg.ICMP},
 		{"state_dir", old.StateDir == cfg.StateDir},
 		{"control", old.Control == cfg.Control},
 	} {

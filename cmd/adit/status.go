@@ -11,6 +11,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/adit-ipsec/adit/config"
 	"github.com/adit-ipsec/adit/internal/ctl"
 	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
 )
@@ -155,25 +156,43 @@ func printPeers(w io.Writer, peers []*controlv1.Peer) error {
 		return err
 	}
 	var t table
-	t.row("PEER", "ADDRESS", "OVER", "POSTURE", "SAS", "SUITE", "POLICIES")
+	t.row("PEER", "ADDRESS", "PROTO", "MODE", "OVER", "POSTURE", "SAS", "SUITE", "POLICIES", "NOTE")
 	for _, p := range peers {
 		posture := p.GetPosture()
 		if posture == postureAuthenticated {
 			posture = "authenticated only"
 		}
-		t.row(p.GetName(), p.GetAddress(), overText(p), posture,
+		t.row(p.GetName(), p.GetAddress(), p.GetProtocol(), p.GetMode(), overText(p), posture,
 			fmt.Sprintf("%d of %d", p.GetSasInstalled(), p.GetSasExpected()),
-			strings.Join(p.GetSuites(), ","), strings.Join(p.GetPolicies(), ","))
+			strings.Join(p.GetSuites(), ","), strings.Join(p.GetPolicies(), ","), peerNote(p))
 	}
 	return t.write(w, "")
 }
 
-// overText is what carries a peer's ESP packets.
+// overText is what carries a peer's packets.
 func overText(p *controlv1.Peer) string {
-	if p.GetEncapsulation() == "none" {
+	switch {
+	case p.GetEncapsulation() != "none":
+		return fmt.Sprintf("UDP %d", p.GetPort())
+	case p.GetProtocol() == config.ProtocolESP.String():
 		return "protocol 50"
 	}
-	return fmt.Sprintf("UDP %d", p.GetPort())
+	return "protocol 51"
+}
+
+// peerNote is what of a peer is not the default.
+func peerNote(p *controlv1.Peer) string {
+	var notes []string
+	if text := special(p.GetMode(), p.GetFragment(), p.GetTfc(), nil); text != "" {
+		notes = append(notes, text)
+	}
+	switch {
+	case p.GetBehindNat():
+		notes = append(notes, "we are behind a NAT")
+	case p.GetStatic():
+		notes = append(notes, "static")
+	}
+	return strings.Join(notes, "; ")
 }
 
 // printDrops lists the drops that are not zero, with what to do.

@@ -1,10 +1,12 @@
 package main
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
 	"strings"
 
+	"github.com/adit-ipsec/adit/ah"
 	"github.com/adit-ipsec/adit/config"
 	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
@@ -22,48 +24,61 @@ const (
 	postureDown          = "down"          // the same, until there is an SA
 )
 
-// postureOf is the posture of traffic under a suite.
-func postureOf(s esp.Suite) string {
-	// The two families that do not encrypt: NULL with an HMAC (RFC 2410)
+// postureOf is the posture of traffic under one SA. AH encrypts nothing (RFC 4302
+// 1).
+func postureOf(protocol sad.Protocol, s esp.Suite) string {
+	// Of ESP the two families that do not encrypt: NULL with an HMAC (RFC 2410)
 	// and ENCR_NULL_AUTH_AES_GMAC (RFC 4543).
-	if name := s.String(); strings.HasPrefix(name, "null-") || strings.HasSuffix(name, "gmac") {
+	if name := s.String(); protocol == sad.AH || strings.HasPrefix(name, "null-") || strings.HasSuffix(name, "gmac") {
 		return postureAuthenticated
 	}
 	return postureEncrypted
 }
 
-// peerPosture is the weakest posture of a peer's SAs. A peer that lacks either
-// direction is down.
-func peerPosture(sas []suiteOf) string {
-	var out, in bool
-	posture := postureEncrypted
-	for _, sa := range sas {
-		out = out || sa.direction == packet.Outbound
-		in = in || sa.direction == packet.Inbound
-		if postureOf(sa.suite) == postureAuthenticated {
+// saKind is what a peer's view asks of an SA beyond its ID.
+type saKind struct {
+	suite   string
+	posture string
+	bundle  bool
+}
+
+// peerPosture is the weakest posture of a peer's SAs; in a bundle the SA of ESP
+// says it, as AH stands around it. A peer that lacks either direction, or one SA of a
+// bundle, is down.
+func peerPosture(sas map[sad.ID]saKind) string {
+	type role struct {
+		direction packet.Direction
+		protocol  sad.Protocol
+	}
+	have := map[role]bool{}
+	bundle, posture := false, postureEncrypted
+	for id, sa := range sas {
+		have[role{id.Direction, id.Protocol}] = true
+		bundle = bundle || sa.bundle
+		if sa.posture == postureAuthenticated && !(sa.bundle && id.Protocol == sad.AH) {
 			posture = postureAuthenticated
 		}
 	}
-	if !out || !in {
-		return postureDown
+	for _, direction := range []packet.Direction{packet.Outbound, packet.Inbound} {
+		esp, ah := have[role{direction, sad.ESP}], have[role{direction, sad.AH}]
+		if !esp && !ah || bundle && !(esp && ah) {
+			return postureDown
+		}
 	}
 	return posture
 }
 
-// suiteOf is what peerPosture asks of an SA.
-type suiteOf struct {
-	direction packet.Direction
-	suite     esp.Suite
-}
-
 // viewPeers describes the peers of a configuration, given the SAs that are
 // installed and those that should be.
-func viewPeers(cfg *config.Config, installed, expected map[sad.ID]esp.Suite) []*controlv1.Peer {
+func viewPeers(cfg *config.Config, installed, expected map[sad.ID]saKind) []*controlv1.Peer {
 	var list []*controlv1.Peer
 	for i := range cfg.Peers {
 		p := &cfg.Peers[i]
 		profile := cfg.Profiles[p.Profile]
-		view := &controlv1.Peer{Name: p.Name, Encapsulation: profile.Encap.String()}
+		view := &controlv1.Peer{
+			Name: p.Name, Encapsulation: profile.Encap.String(), Protocol: profile.Protocol.String(), Mode: profile.Mode.String(),
+			Fragment: profile.Fragment.String(), Tfc: profile.TFC.String(), Static: p.Static, BehindNat: p.BehindNAT,
+		}
 		if p.Address.IsValid() {
 			view.Address = p.Address.String()
 		}
@@ -73,13 +88,13 @@ func viewPeers(cfg *config.Config, installed, expected map[sad.ID]esp.Suite) []*
 				view.Port = uint32(cfg.Listen.NATTPort)
 			}
 		}
-		var mine []suiteOf
-		for id, suite := range installed {
+		mine := map[sad.ID]saKind{}
+		for id, sa := range installed {
 			if id.Peer == p.Name {
 				view.SasInstalled++
-				mine = append(mine, suiteOf{id.Direction, suite})
-				if name := suite.String(); !slices.Contains(view.Suites, name) {
-					view.Suites = append(view.Suites, name)
+				mine[id] = sa
+				if !slices.Contains(view.Suites, sa.suite) {
+					view.Suites = append(view.Suites, sa.suite)
 				}
 			}
 		}
@@ -150,10 +165,17 @@ func clearPolicies(policies []spd.Policy) []string {
 func viewSA(s *sad.Stats, now int64) *controlv1.SecurityAssociation {
 	view := &controlv1.SecurityAssociation{
 		Direction: s.Direction.String(), Spi: s.SPI, Peer: s.Peer, Policy: s.Policy,
-		Suite: s.Suite.String(), Esn: s.ESN, ReplayWindow: uint32(s.ReplayWindow),
+		Protocol: s.Protocol.String(), Mode: s.Mode.String(), Bundle: s.Bundle, Posture: postureOf(s.Protocol, s.Suite),
+		Suite: suiteName(s.Protocol, s.Suite, s.AHSuite), Esn: s.ESN, ReplayWindow: uint32(s.ReplayWindow),
 		Encapsulation: s.Encap.String(), Local: endpoint(s.Local), Remote: endpoint(s.Remote),
 		Packets: s.Packets, Bytes: s.Bytes, ReplayDrops: s.ReplayDrops, AuthDrops: s.AuthDrops,
 		Sequence: s.Seq, Exhausted: s.Exhausted, IdleSeconds: -1,
+	}
+	if s.Direction == packet.Outbound {
+		view.Fragment, view.Tfc = s.Fragment.String(), s.TFC.String()
+		for _, point := range s.DSCPs {
+			view.Dscps = append(view.Dscps, uint32(point))
+		}
 	}
 	if s.LastUsed != 0 {
 		view.IdleSeconds = float64(max(now-s.LastUsed, 0)) / 1e9
@@ -173,11 +195,49 @@ func endpoint(a netip.AddrPort) string {
 	return a.String()
 }
 
-// suitesOf lists SAs by ID with their suite.
-func suitesOf(params []sad.Params) map[sad.ID]esp.Suite {
-	list := make(map[sad.ID]esp.Suite, len(params))
+// kindsOf lists SAs by ID with what their peer's view asks of them.
+func kindsOf(params []sad.Params) map[sad.ID]saKind {
+	list := make(map[sad.ID]saKind, len(params))
 	for i := range params {
-		list[params[i].ID()] = params[i].Suite
+		p := &params[i]
+		list[p.ID()] = saKind{suiteName(p.Protocol, p.Suite, p.AHSuite), postureOf(p.Protocol, p.Suite), p.Bundle}
 	}
 	return list
+}
+
+// suiteName is the name of an SA's suite, of ESP or AH.
+func suiteName(protocol sad.Protocol, s esp.Suite, a ah.Suite) string {
+	if protocol == sad.AH {
+		return a.String()
+	}
+	return s.String()
+}
+
+// carrier is what carries an SA's packets, in words.
+func carrier(protocol, encapsulation string, bundle bool) string {
+	switch {
+	case encapsulation == sad.EncapUDP.String():
+		return "udp"
+	case protocol == sad.AH.String():
+		return "protocol 51"
+	case bundle:
+		return "inside ah"
+	}
+	return "protocol 50"
+}
+
+// special is what a reader should know of how an SA treats packets: what is not
+// the default of its mode.
+func special(mode, fragment, tfc string, dscps []uint32) string {
+	var list []string
+	if len(dscps) > 0 {
+		list = append(list, "dscp "+strings.Trim(strings.ReplaceAll(fmt.Sprint(dscps), " ", ","), "[]"))
+	}
+	if fragment == sad.FragmentAfter.String() && mode == sad.TunnelMode.String() {
+		list = append(list, "fragments after")
+	}
+	if tfc != "" && tfc != sad.TFCOff.String() {
+		list = append(list, "tfc "+tfc)
+	}
+	return strings.Join(list, "; ")
 }

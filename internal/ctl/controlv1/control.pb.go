@@ -345,7 +345,13 @@ type Peer struct {
 	SasExpected   int32                  `protobuf:"varint,6,opt,name=sas_expected,json=sasExpected,proto3" json:"sas_expected,omitempty"`
 	SasInstalled  int32                  `protobuf:"varint,7,opt,name=sas_installed,json=sasInstalled,proto3" json:"sas_installed,omitempty"`
 	Suites        []string               `protobuf:"bytes,8,rep,name=suites,proto3" json:"suites,omitempty"`
-	Policies      []string               `protobuf:"bytes,9,rep,name=policies,proto3" json:"policies,omitempty"` // the protect policies that name the peer
+	Policies      []string               `protobuf:"bytes,9,rep,name=policies,proto3" json:"policies,omitempty"`                      // the protect policies that name the peer
+	Protocol      string                 `protobuf:"bytes,10,opt,name=protocol,proto3" json:"protocol,omitempty"`                     // esp | ah | ah+esp
+	Mode          string                 `protobuf:"bytes,11,opt,name=mode,proto3" json:"mode,omitempty"`                             // tunnel | transport
+	Fragment      string                 `protobuf:"bytes,12,opt,name=fragment,proto3" json:"fragment,omitempty"`                     // before | after encryption
+	Tfc           string                 `protobuf:"bytes,13,opt,name=tfc,proto3" json:"tfc,omitempty"`                               // off | mtu | number of bytes
+	Static        bool                   `protobuf:"varint,14,opt,name=static,proto3" json:"static,omitempty"`                        // not followed to another address
+	BehindNat     bool                   `protobuf:"varint,15,opt,name=behind_nat,json=behindNat,proto3" json:"behind_nat,omitempty"` // this end is behind a NAT
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -441,6 +447,48 @@ func (x *Peer) GetPolicies() []string {
 		return x.Policies
 	}
 	return nil
+}
+
+func (x *Peer) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *Peer) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *Peer) GetFragment() string {
+	if x != nil {
+		return x.Fragment
+	}
+	return ""
+}
+
+func (x *Peer) GetTfc() string {
+	if x != nil {
+		return x.Tfc
+	}
+	return ""
+}
+
+func (x *Peer) GetStatic() bool {
+	if x != nil {
+		return x.Static
+	}
+	return false
+}
+
+func (x *Peer) GetBehindNat() bool {
+	if x != nil {
+		return x.BehindNat
+	}
+	return false
 }
 
 type Counter struct {
@@ -680,7 +728,7 @@ type SecurityAssociation struct {
 	Suite         string                 `protobuf:"bytes,5,opt,name=suite,proto3" json:"suite,omitempty"`
 	Esn           bool                   `protobuf:"varint,6,opt,name=esn,proto3" json:"esn,omitempty"`
 	ReplayWindow  uint32                 `protobuf:"varint,7,opt,name=replay_window,json=replayWindow,proto3" json:"replay_window,omitempty"` // packets; in only, 0: off
-	Encapsulation string                 `protobuf:"bytes,8,opt,name=encapsulation,proto3" json:"encapsulation,omitempty"`                    // udp | none
+	Encapsulation string                 `protobuf:"bytes,8,opt,name=encapsulation,proto3" json:"encapsulation,omitempty"`                    // udp | none: protocol 50, with AH 51
 	Local         string                 `protobuf:"bytes,9,opt,name=local,proto3" json:"local,omitempty"`                                    // "": the kernel's choice
 	Remote        string                 `protobuf:"bytes,10,opt,name=remote,proto3" json:"remote,omitempty"`                                 // "": any
 	Packets       uint64                 `protobuf:"varint,11,opt,name=packets,proto3" json:"packets,omitempty"`
@@ -690,6 +738,13 @@ type SecurityAssociation struct {
 	Sequence      uint64                 `protobuf:"varint,15,opt,name=sequence,proto3" json:"sequence,omitempty"`                           // out: last number used; in: highest number accepted
 	Exhausted     bool                   `protobuf:"varint,16,opt,name=exhausted,proto3" json:"exhausted,omitempty"`                         // out: no sequence number is left
 	IdleSeconds   float64                `protobuf:"fixed64,17,opt,name=idle_seconds,json=idleSeconds,proto3" json:"idle_seconds,omitempty"` // since the last packet; -1: there was none
+	Protocol      string                 `protobuf:"bytes,18,opt,name=protocol,proto3" json:"protocol,omitempty"`                            // esp | ah
+	Mode          string                 `protobuf:"bytes,19,opt,name=mode,proto3" json:"mode,omitempty"`                                    // tunnel | transport
+	Bundle        bool                   `protobuf:"varint,20,opt,name=bundle,proto3" json:"bundle,omitempty"`                               // one of two SAs, AH around ESP
+	Posture       string                 `protobuf:"bytes,21,opt,name=posture,proto3" json:"posture,omitempty"`                              // encrypted | authenticated: of what this SA does alone
+	Fragment      string                 `protobuf:"bytes,22,opt,name=fragment,proto3" json:"fragment,omitempty"`                            // before | after encryption; out only
+	Tfc           string                 `protobuf:"bytes,23,opt,name=tfc,proto3" json:"tfc,omitempty"`                                      // off | mtu | number of bytes; out only
+	Dscps         []uint32               `protobuf:"varint,24,rep,packed,name=dscps,proto3" json:"dscps,omitempty"`                          // the code points that it carries; out only, none: those that no other SA names
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -841,6 +896,55 @@ func (x *SecurityAssociation) GetIdleSeconds() float64 {
 		return x.IdleSeconds
 	}
 	return 0
+}
+
+func (x *SecurityAssociation) GetProtocol() string {
+	if x != nil {
+		return x.Protocol
+	}
+	return ""
+}
+
+func (x *SecurityAssociation) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *SecurityAssociation) GetBundle() bool {
+	if x != nil {
+		return x.Bundle
+	}
+	return false
+}
+
+func (x *SecurityAssociation) GetPosture() string {
+	if x != nil {
+		return x.Posture
+	}
+	return ""
+}
+
+func (x *SecurityAssociation) GetFragment() string {
+	if x != nil {
+		return x.Fragment
+	}
+	return ""
+}
+
+func (x *SecurityAssociation) GetTfc() string {
+	if x != nil {
+		return x.Tfc
+	}
+	return ""
+}
+
+func (x *SecurityAssociation) GetDscps() []uint32 {
+	if x != nil {
+		return x.Dscps
+	}
+	return nil
 }
 
 type ListPoliciesRequest struct {
@@ -1073,7 +1177,7 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12\x10\n" +
 	"\x03why\x18\x03 \x01(\tR\x03why\x12\x1c\n" +
-	"\tfallbacks\x18\x04 \x01(\x04R\tfallbacks\"\x84\x02\n" +
+	"\tfallbacks\x18\x04 \x01(\x04R\tfallbacks\"\x99\x03\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -1083,7 +1187,15 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\fsas_expected\x18\x06 \x01(\x05R\vsasExpected\x12#\n" +
 	"\rsas_installed\x18\a \x01(\x05R\fsasInstalled\x12\x16\n" +
 	"\x06suites\x18\b \x03(\tR\x06suites\x12\x1a\n" +
-	"\bpolicies\x18\t \x03(\tR\bpolicies\"3\n" +
+	"\bpolicies\x18\t \x03(\tR\bpolicies\x12\x1a\n" +
+	"\bprotocol\x18\n" +
+	" \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04mode\x18\v \x01(\tR\x04mode\x12\x1a\n" +
+	"\bfragment\x18\f \x01(\tR\bfragment\x12\x10\n" +
+	"\x03tfc\x18\r \x01(\tR\x03tfc\x12\x16\n" +
+	"\x06static\x18\x0e \x01(\bR\x06static\x12\x1d\n" +
+	"\n" +
+	"behind_nat\x18\x0f \x01(\bR\tbehindNat\"3\n" +
 	"\aCounter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value\"\x11\n" +
@@ -1094,7 +1206,7 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\x05drops\x18\x03 \x03(\v2\x18.adit.control.v1.CounterR\x05drops\"\x10\n" +
 	"\x0eListSAsRequest\"I\n" +
 	"\x0fListSAsResponse\x126\n" +
-	"\x03sas\x18\x01 \x03(\v2$.adit.control.v1.SecurityAssociationR\x03sas\"\xe1\x03\n" +
+	"\x03sas\x18\x01 \x03(\v2$.adit.control.v1.SecurityAssociationR\x03sas\"\x87\x05\n" +
 	"\x13SecurityAssociation\x12\x1c\n" +
 	"\tdirection\x18\x01 \x01(\tR\tdirection\x12\x10\n" +
 	"\x03spi\x18\x02 \x01(\rR\x03spi\x12\x12\n" +
@@ -1114,7 +1226,14 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"auth_drops\x18\x0e \x01(\x04R\tauthDrops\x12\x1a\n" +
 	"\bsequence\x18\x0f \x01(\x04R\bsequence\x12\x1c\n" +
 	"\texhausted\x18\x10 \x01(\bR\texhausted\x12!\n" +
-	"\fidle_seconds\x18\x11 \x01(\x01R\vidleSeconds\"\x15\n" +
+	"\fidle_seconds\x18\x11 \x01(\x01R\vidleSeconds\x12\x1a\n" +
+	"\bprotocol\x18\x12 \x01(\tR\bprotocol\x12\x12\n" +
+	"\x04mode\x18\x13 \x01(\tR\x04mode\x12\x16\n" +
+	"\x06bundle\x18\x14 \x01(\bR\x06bundle\x12\x18\n" +
+	"\aposture\x18\x15 \x01(\tR\aposture\x12\x1a\n" +
+	"\bfragment\x18\x16 \x01(\tR\bfragment\x12\x10\n" +
+	"\x03tfc\x18\x17 \x01(\tR\x03tfc\x12\x14\n" +
+	"\x05dscps\x18\x18 \x03(\rR\x05dscps\"\x15\n" +
 	"\x13ListPoliciesRequest\"K\n" +
 	"\x14ListPoliciesResponse\x123\n" +
 	"\bpolicies\x18\x01 \x03(\v2\x17.adit.control.v1.PolicyR\bpolicies\"\x84\x02\n" +
