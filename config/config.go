@@ -26,6 +26,9 @@ const (
 	// DefaultNATKeepalive is for a peer with behind_nat: the default of RFC
 	// 3948 section 4.
 	DefaultNATKeepalive = 20 * time.Second
+	// DefaultPathMTUAge is twice the least that RFC 8201 section 4 allows, as
+	// it recommends.
+	DefaultPathMTUAge = 10 * time.Minute
 )
 
 // MaxQueues is the most queues that a file may give the TUN.
@@ -81,6 +84,8 @@ type ICMP struct {
 	// IgnorePathMTU: "fragmentation needed" and "packet too big" from the
 	// outside do not lower an SA's path MTU.
 	IgnorePathMTU bool
+	// PathMTUAge is how long what was learned of a path holds.
+	PathMTUAge time.Duration
 	// CheckQuoted: an ICMP error out of an SA must quote a packet that the
 	// SA could have carried.
 	CheckQuoted bool

@@ -3,6 +3,7 @@ package config
 import (
 	"fmt"
 	"net/netip"
+	"time"
 
 	"github.com/goccy/go-yaml/ast"
 
@@ -121,22 +122,35 @@ func (d *decoder) readListen(root *object) {
 	}
 }
 
+// The bounds of icmp.path_mtu_age. RFC 8201 section 4: a larger MTU is not tried
+// within 5 minutes of the message that lowered it.
+const (
+	minPathMTUAge = 5 * time.Minute
+	maxPathMTUAge = 24 * time.Hour
+)
+
 // readICMP reads what ICMP may do. RFC 4301 section 6.1.1: "a compliant IPsec
 // implementation MUST permit a local administrator to configure an IPsec
 // implementation to accept or reject unauthenticated ICMP traffic." This is about
 // the kind that changes what an SA does; the kernel answers the others.
 func (d *decoder) readICMP(root *object) {
+	d.ICMP = ICMP{PathMTUAge: DefaultPathMTUAge}
 	v, ok := d.get(root, "icmp")
 	if !ok {
 		return
 	}
-	o, ok := v.object("path_mtu", "check_quoted", "unreachable")
+	o, ok := v.object("path_mtu", "path_mtu_age", "check_quoted", "unreachable")
 	if !ok {
 		return
 	}
 	if v, ok := d.get(o, "path_mtu"); ok {
 		word, _ := v.choice("accept", "ignore")
 		d.ICMP.IgnorePathMTU = word == "ignore"
+	}
+	if v, ok := d.get(o, "path_mtu_age"); ok {
+		if age, ok := v.duration(minPathMTUAge, maxPathMTUAge, ""); ok {
+			d.ICMP.PathMTUAge = age
+		}
 	}
 	d.ICMP.CheckQuoted = d.flag(o, "check_quoted", false)
 	d.ICMP.Unreachable = d.flag(o, "unreachable", false)
