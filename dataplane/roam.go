@@ -51,6 +51,7 @@ const (
 	stayOlder     = "a newer packet came from where the peer is"
 	stayTooOften  = "the peer moves too often"
 	stayFamily    = "the SA's own address is of another family"
+	stayTransport = "in transport mode the peer's address is that of its packets"
 )
 
 // roaming is what a gateway knows about the moves of its peers. Only slow paths
@@ -129,6 +130,8 @@ func (g *Gateway) follow(sa *sad.SA, seq uint64, to netip.AddrPort, local netip.
 		return from, stayNoUDP
 	case sa.ReplayWindow == 0:
 		return from, stayNoWindow
+	case sa.Mode == sad.TransportMode && to.Addr() != sa.Endpoint().Addr():
+		return from, stayTransport
 	case !followable(to) || to.Addr() == local || to.Addr() == sa.Local.Addr():
 		return from, stayAddress
 	}

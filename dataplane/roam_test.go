@@ -195,6 +195,22 @@ func TestRoamWhatIsNeverFollowed(t *testing.T) {
 	}
 }
 
+// In transport mode another port is followed, and no other address.
+func TestRoamInTransportModeIsOfThePort(t *testing.T) {
+	own := netip.MustParseAddrPort("192.0.2.1:4500")
+	r := changedRig(t, options{local: own}, func(p *sad.Params) { p.Mode = sad.TransportMode })
+	r.receive(wireUDP, gram(away, r.good(1)))
+	if list := r.events(); len(list) != 1 || list[0].Kind != PeerElsewhere || list[0].Why != stayTransport {
+		t.Errorf("another address: expected one PeerElsewhere because %q, saw %+v", stayTransport, list)
+	}
+	port := netip.AddrPortFrom(gwB4.Addr(), 61000)
+	r.receive(wireUDP, gram(port, r.good(2)))
+	if got := r.outSA().Endpoint(); got != port {
+		t.Errorf("another port: expected %s, saw %s", port, got)
+	}
+	r.roamed(1, 1)
+}
+
 // A NAT that rebinds every five seconds is always followed; somebody who makes
 // the peer flap is not.
 func TestRoamFlapLimit(t *testing.T) {

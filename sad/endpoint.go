@@ -22,10 +22,19 @@ func (sa *SA) Endpoint() netip.AddrPort {
 	return sa.Remote
 }
 
-// put makes at the peer's endpoint.
+// put makes at the peer's endpoint. Behind another address lies another path:
+// what routers said of the old one is forgotten.
 func (sa *SA) put(at netip.AddrPort) {
-	if at != sa.Endpoint() {
-		sa.peerAt.Store(&at)
+	was := sa.Endpoint()
+	if at == was {
+		return
+	}
+	sa.peerAt.Store(&at)
+	if sa.Direction == packet.Outbound && at.Addr() != was.Addr() {
+		sa.path.mu.Lock()
+		defer sa.path.mu.Unlock()
+		sa.path.learned = 0
+		sa.derive()
 	}
 }
 
@@ -38,9 +47,13 @@ func (sa *SA) put(at netip.AddrPort) {
 // protocol 50 passes none.
 func (sa *SA) Follows() bool { return sa.Encap == EncapUDP && !sa.Static && !sa.BehindNAT }
 
-// reaches tells whether the SA can send to at, or receive from there, as far as
-// its own address says: an SA that knows it stays in its family.
+// reaches tells whether the SA's peer can be at that address: an SA that knows its
+// own address stays in its family, and one in transport mode ends where the
+// packets themselves do, so that only the port can be another.
 func (sa *SA) reaches(at netip.Addr) bool {
+	if sa.Mode == TransportMode {
+		return at == sa.Endpoint().Addr()
+	}
 	local := sa.Local.Addr()
 	return !local.IsValid() || local.IsUnspecified() || local.Is4() == at.Is4()
 }
@@ -51,8 +64,8 @@ func (sa *SA) reaches(at netip.Addr) bool {
 func (sa *SA) Newest(seq uint64) bool { return sa.window != nil && sa.edge() == seq }
 
 // Move makes to the endpoint of all installed SAs of the peer, both directions,
-// except those that do not follow, and those whose own address is of another
-// family. moved is how many outbound SAs send elsewhere from now on, and from is
+// except those that do not follow, those whose own address is of another family,
+// and in transport mode those at another address. moved is how many outbound SAs send elsewhere from now on, and from is
 // where the last of them sent to before. What an older Snapshot holds moves too.
 func (d *Database) Move(peer string, to netip.AddrPort) (from netip.AddrPort, moved int) {
 	to = unmap(to)

@@ -192,3 +192,44 @@ func TestMoveWhileSAsComeAndGo(t *testing.T) {
 		at(t, sa.ID().String(), sa, first[0].Endpoint())
 	}
 }
+
+// In transport mode the packets end at the peer's address: another port is
+// followed, another address is not.
+func TestMoveInTransportModeIsOfThePort(t *testing.T) {
+	d := NewDatabase()
+	p := outbound(t)
+	p.Mode = TransportMode
+	sas := installed(t, d, p)
+	if _, moved := d.Move("site-b", away); moved != 0 {
+		t.Errorf("another address: moved %d", moved)
+	}
+	port := netip.AddrPortFrom(home.Addr(), 61000)
+	if _, moved := d.Move("site-b", port); moved != 1 {
+		t.Errorf("another port: expected a move, saw %d", moved)
+	}
+	at(t, "transport mode", sas[0], port)
+}
+
+// Another address is behind another path; another port is not.
+func TestMoveForgetsThePathMTU(t *testing.T) {
+	d := NewDatabase()
+	p := outbound(t)
+	p.Local = netip.AddrPort{}
+	sa := installed(t, d, p)[0]
+	sa.SetPathMTU(1300, MTUICMP, 1)
+	inner := sa.InnerMTU()
+	d.Move("site-b", netip.AddrPortFrom(home.Addr(), 61000))
+	if got := sa.OuterMTU(); got != 1300 || sa.InnerMTU() != inner {
+		t.Errorf("after another port: expected 1300 and %d inside, saw %d and %d", inner, got, sa.InnerMTU())
+	}
+	d.Move("site-b", away)
+	if m := sa.PathMTU(); m.Source != MTUUnknown || sa.OuterMTU() <= 1300 {
+		t.Errorf("after another address: expected nothing known, saw %+v", m)
+	}
+	sa.SetPathMTU(1500, MTULink, 1)
+	inner = sa.InnerMTU()
+	d.Move("site-b", away6)
+	if got := sa.InnerMTU(); sa.OuterMTU() != 1500 || got >= inner {
+		t.Errorf("IPv6 outside: expected less than %d inside, saw %d", inner, got)
+	}
+}
