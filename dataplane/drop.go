@@ -10,6 +10,7 @@ type DropReason uint8
 // what to do about each.
 const (
 	forwarded DropReason = iota
+	probed               // inbound: a probe of the path MTU, handed to the prober: InProbes, no drop
 
 	OutMalformed      // no valid IP packet came from the TUN
 	OutFragment       // a fragment that cannot be decided without its initial one, or is broken (RFC 4301 7, auditable)
@@ -49,6 +50,7 @@ const (
 
 var reasonNames = [reasons]string{
 	forwarded:         "Forwarded",
+	probed:            "Probed",
 	OutMalformed:      "OutMalformed",
 	OutFragment:       "OutFragment",
 	OutDiscard:        "OutDiscard",
@@ -92,8 +94,8 @@ func (r DropReason) String() string {
 
 // DropReasons lists all reasons, in the order of the walks.
 func DropReasons() []DropReason {
-	all := make([]DropReason, 0, reasons-1)
-	for r := forwarded + 1; r < reasons; r++ {
+	all := make([]DropReason, 0, reasons-probed-1)
+	for r := probed + 1; r < reasons; r++ {
 		all = append(all, r)
 	}
 	return all

@@ -81,6 +81,10 @@ type Config struct {
 	// IgnoreICMP believes no ICMP error; they are counted all the same.
 	IgnoreICMP bool
 
+	// NoProbe neither sends probes of the path MTU inside the SAs nor answers
+	// those of peers.
+	NoProbe bool
+
 	// PathMTUAge is how long what was learned of a path holds; 0: 10 minutes.
 	PathMTUAge time.Duration
 	ICMP       ICMP // what is done about ICMP errors
@@ -164,7 +168,7 @@ func build(cfg Config) (*Gateway, error) {
 		done:   make(chan struct{}),
 		tunMTU: tunMTU(cfg.TUN),
 	}
-	g.path.use(&cfg)
+	g.path.use(g, &cfg)
 	g.fragments = [2]*datagrams{newDatagrams(), newDatagrams()}
 	if g.clock == nil {
 		start := time.Now()
@@ -225,7 +229,7 @@ func (g *Gateway) start() {
 		g.workers.Go(func() { g.fail(w.runInbound()) })
 	}
 	g.workers.Go(g.housekeep)
-	g.listenICMP()
+	g.discover()
 	go func() {
 		g.workers.Wait()
 		g.audits(g.clock(), true)

@@ -63,6 +63,13 @@ func (g *Gateway) housekeep() {
 	}
 }
 
+// probe runs the prober until the gateway stops.
+func (g *Gateway) probe() {
+	ticker := time.NewTicker(probeTick)
+	defer ticker.Stop()
+	g.path.prober.run(ticker.C)
+}
+
 func (h *housekeeper) round() {
 	h.now = h.gateway.clock()
 	h.linkLooks = linkLooks

@@ -24,7 +24,7 @@ import (
 //	LowerPathMTU      never raised, never below 576 or 1280
 //
 // Whatever fails a check is InICMPRefused. Unreachables and the like are counted
-// (InICMPUnreachable) and change nothing: RFC 4301 6.1.1 leaves it open whether to
+// (InICMPNoEffect) and change nothing: RFC 4301 6.1.1 leaves it open whether to
 // believe them, and a forged one must not end an SA.
 
 // icmpRecent is how many packets back the quoted sequence number may lie behind the
@@ -260,8 +260,11 @@ func (m *pathMTU) ours(q *quote) bool {
 	return q.protocol != packet.ProtoUDP || m.port == 0 || q.srcPort == m.port
 }
 
-// listenICMP starts to hear ICMP errors.
-func (g *Gateway) listenICMP() {
+// discover starts what finds path MTUs beside the walks.
+func (g *Gateway) discover() {
+	if g.path.prober != nil {
+		g.workers.Go(g.probe)
+	}
 	for i, wire := range g.path.icmpWires {
 		if wire != nil {
 			l := newICMPListener(g, wire, 4+2*i)

@@ -111,7 +111,7 @@ func (s said) message(t *testing.T, sa *sad.SA, a, b netip.AddrPort) packet.Data
 // has sent three million packets on a path of 1500 bytes.
 func TestRFC4301_8_2_ICMPErrorsAreChecked(t *testing.T) {
 	const last = 3_000_000
-	const tooBig, unreachable, refused = "InICMPTooBig", "InICMPUnreachable", "InICMPRefused"
+	const tooBig, unreachable, refused = "InICMPTooBig", "InICMPNoEffect", "InICMPRefused"
 	other := netip.MustParseAddrPort("198.51.100.77:4500")
 	other6 := netip.MustParseAddrPort("[2001:db8:77::1]:4500")
 	for _, c := range []struct {

@@ -273,7 +273,7 @@ func (w *inboundWorker) openRun() {
 			w.audit(reason, r.from[i], r.sa, &r.jobs[i])
 			switch reason {
 			case InReplay, InAuth: // Check and Mark have counted those
-			case InDummy:
+			case InDummy, probed:
 				dummies++
 			default:
 				others++
@@ -402,7 +402,7 @@ func (w *inboundWorker) inner(sa *sad.SA, next uint8, d *packet.Datagram, start,
 	case packet.ProtoNone:
 		// RFC 4303 2.6: a receiver "MUST be prepared to discard such
 		// packets without indicating an error".
-		return nil, InDummy
+		return nil, w.dummy(sa, d.Mem[start:start+n])
 	default:
 		return nil, InNextHeader
 	}

@@ -184,7 +184,7 @@ func (w *inboundWorker) enclosed(around *sad.SA, next uint8, from origin) DropRe
 // transported builds the packet of a transport mode SA of ESP again.
 func (w *inboundWorker) transported(sa *sad.SA, job *esp.Packet, from *origin) (*packet.Buffer, DropReason) {
 	if job.NextHeader == packet.ProtoNone {
-		return nil, InDummy // as in decapsulate
+		return nil, w.dummy(sa, job.Payload) // as in decapsulate
 	}
 	d := from.gram
 	var made [40]byte

@@ -273,10 +273,13 @@ type pathMTU struct {
 	ignoreICMP bool
 	port       uint16 // of the UDP sockets; 0: unknown
 	icmp       icmpCounters
+
+	prober *prober // nil: no probes
+	probes probeCounters
 }
 
 // use takes over what cfg says.
-func (m *pathMTU) use(cfg *Config) {
+func (m *pathMTU) use(g *Gateway, cfg *Config) {
 	m.link, m.age = cfg.LinkMTU, cfg.PathMTUAge
 	if m.age == 0 {
 		m.age = defaultPathAge
@@ -285,14 +288,21 @@ func (m *pathMTU) use(cfg *Config) {
 	if wire, ok := cfg.Wire.(interface{ LocalPort() uint16 }); ok {
 		m.port = wire.LocalPort()
 	}
+	if !cfg.NoProbe {
+		m.prober = newProber(g)
+	}
 }
 
 // counters are the figures of path MTU discovery that no worker counts.
 func (m *pathMTU) counters() []Counter {
 	return []Counter{
 		{"InICMPTooBig", m.icmp.tooBig.Load()},
-		{"InICMPUnreachable", m.icmp.unreachable.Load()},
+		{"InICMPNoEffect", m.icmp.unreachable.Load()},
 		{"InICMPRefused", m.icmp.refused.Load()},
+		{"OutProbes", m.probes.sent.Load()},
+		{"InProbeAnswers", m.probes.answers.Load()},
+		{"OutProbeAnswers", m.probes.replies.Load()},
+		{"PathsNarrowed", m.probes.lost.Load()},
 	}
 }
 

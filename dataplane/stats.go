@@ -96,6 +96,7 @@ func (g *Gateway) Stats() Stats {
 		{"EventsLost", sum(func(c *counters) uint64 { return c.lost.Load() }, all...) + g.eventsLost.Load()},
 	}
 	s.Traffic = append(s.Traffic, g.path.counters()...)
+	s.Traffic = append(s.Traffic, Counter{"InProbes", sum(func(c *counters) uint64 { return c.drops[probed].Load() }, in...)})
 	for _, reason := range DropReasons() {
 		n := sum(func(c *counters) uint64 { return c.drops[reason].Load() }, all...)
 		if reason == OutMalformed {

@@ -44,6 +44,7 @@ type PathMTU struct {
 	Source MTUSource     // what says so
 	Since  time.Duration // on the gateway's clock: when it was learned
 	Inner  int           // bytes of the longest inner packet that one such outer packet holds
+	Link   int           // bytes of the longest outer packet that the outgoing link takes; 0: unknown
 }
 
 // pathMTU is the SA's memory of its path.
@@ -122,6 +123,10 @@ func (sa *SA) MaxInner(outer int) int {
 	return room + sa.bare()
 }
 
+// MaxText is the length in bytes of the longest text under ESP that an outer packet
+// of that many bytes holds: MaxInner, in transport mode without the IP header.
+func (sa *SA) MaxText(outer int) int { return sa.Suite.MaxPayload(outer - sa.headers()) }
+
 // longestOuter is the longest outer packet that there can be: 65535 bytes, behind
 // an IPv6 header (RFC 791, RFC 8200 3).
 func (sa *SA) longestOuter() int {
@@ -135,10 +140,11 @@ func (sa *SA) longestOuter() int {
 // at all, in as many fragments of the outer packet as the path needs.
 func (sa *SA) LongestInner() int { return sa.MaxInner(sa.longestOuter()) }
 
-// Used tells whether the SA has carried packets since then, nanoseconds on the
-// gateway's clock.
-func (sa *SA) Used(since int64) bool {
-	last := sa.lastUsed.Load()
+// SentLong tells whether the SA has sent packets since then, nanoseconds on the
+// gateway's clock, whose length makes the path's width matter: runs of packets that
+// are on the average more than three quarters of what every path takes.
+func (sa *SA) SentLong(since int64) bool {
+	last := sa.lastLong.Load()
 	return last != 0 && last >= since
 }
 
@@ -162,7 +168,7 @@ func (sa *SA) OuterMTU() int { return int(sa.path.outer.Load()) }
 func (sa *SA) PathMTU() PathMTU {
 	sa.path.mu.Lock()
 	defer sa.path.mu.Unlock()
-	m := PathMTU{MTU: sa.path.mtu(), Source: sa.path.source, Since: time.Duration(sa.path.since), Inner: sa.InnerMTU()}
+	m := PathMTU{MTU: sa.path.mtu(), Source: sa.path.source, Since: time.Duration(sa.path.since), Inner: sa.InnerMTU(), Link: sa.path.link}
 	switch {
 	case m.MTU == 0:
 		m.Source = MTUUnknown
@@ -236,6 +242,12 @@ func (sa *SA) AgePathMTU(now int64, after time.Duration) bool {
 	sa.path.learned, sa.path.since = 0, now
 	sa.derive()
 	return true
+}
+
+// initPath makes the path of a new SA: nothing is known.
+func (sa *SA) initPath() {
+	sa.long = sa.MaxInner(sa.MinPathMTU()) * 3 / 4
+	sa.derive()
 }
 
 // derive brings inner up to date; path.mu is held, or nobody else has the SA.

@@ -74,7 +74,7 @@ func TestRFC1191_6_3_WhatWasLearnedAges(t *testing.T) {
 	if sa.AgePathMTU(int64(time.Hour+time.Minute)-1, time.Minute) || sa.PathMTU().MTU != 1300 {
 		t.Error("it aged too early")
 	}
-	if !sa.AgePathMTU(int64(time.Hour+time.Minute), time.Minute) || sa.PathMTU() != (PathMTU{1500, MTULink, time.Hour + time.Minute, sa.MaxInner(1500)}) {
+	if !sa.AgePathMTU(int64(time.Hour+time.Minute), time.Minute) || sa.PathMTU() != (PathMTU{1500, MTULink, time.Hour + time.Minute, sa.MaxInner(1500), 1500}) {
 		t.Errorf("it did not age: %+v", sa.PathMTU())
 	}
 }
@@ -109,13 +109,17 @@ func TestPathMTUInWords(t *testing.T) {
 	}
 }
 
-func TestUsed(t *testing.T) {
+func TestSentLong(t *testing.T) {
 	sa := newSA(t, outbound(t))
-	if sa.Used(0) {
-		t.Error("used before its first packet")
+	if sa.SentLong(0) {
+		t.Error("before its first packet")
 	}
-	sa.Touch(5, 1, 1)
-	if !sa.Used(5) || sa.Used(6) {
-		t.Error("used at 5 and not at 6 expected")
+	sa.Touch(5, 10, 10*300)
+	if sa.SentLong(5) {
+		t.Error("packets of 300 bytes are long")
+	}
+	sa.Touch(6, 10, 10*500)
+	if !sa.SentLong(6) || sa.SentLong(7) {
+		t.Error("packets of 500 bytes at 6, and none since, expected")
 	}
 }

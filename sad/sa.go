@@ -67,6 +67,7 @@ type SA struct {
 
 	_    linePad
 	path pathMTU
+	long int // bytes of an inner packet: see SentLong
 
 	// ---- atomics: numbers (outbound, every worker that seals) ----
 
@@ -83,6 +84,7 @@ type SA struct {
 	packets     atomic.Uint64
 	bytes       atomic.Uint64
 	lastUsed    atomic.Int64
+	lastLong    atomic.Int64
 	replayDrops atomic.Uint64
 	authDrops   atomic.Uint64
 	otherDrops  atomic.Uint64
@@ -114,6 +116,7 @@ func New(p Params) (*SA, error) {
 		Fragment: p.Fragment, TFC: p.TFC, DSCPs: slices.Clone(p.DSCPs), Lifetime: p.Lifetime,
 		keyID: p.KeyID(),
 		space: 1<<32 - 1,
+		long:  packet.MaxLen,
 	}
 	for i := range p.Selectors {
 		sa.Selectors = append(sa.Selectors, p.Selectors[i].Clone())
@@ -136,7 +139,7 @@ func New(p Params) (*SA, error) {
 	if p.Direction == Inbound {
 		err = sa.initWindow(p.ReplayWindow)
 	} else {
-		sa.derive()
+		sa.initPath()
 		err = sa.initSequence(p.Sequence)
 	}
 	if err != nil {
@@ -175,6 +178,9 @@ func (sa *SA) Matches(dir Direction, f *packet.Flow) bool {
 func (sa *SA) Touch(now int64, packets, bytes int) {
 	sa.lastUsed.Store(now)
 	sa.spent(sa.packets.Add(uint64(packets)), sa.bytes.Add(uint64(bytes)))
+	if bytes > packets*sa.long {
+		sa.lastLong.Store(now)
+	}
 }
 
 // CountDrop counts packets of this SA that were dropped for a reason that Check

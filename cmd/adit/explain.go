@@ -28,8 +28,13 @@ var trafficCounters = []explanation{
 	{"OffloadFallbacks", "superpackets that the kernel refused; their packets then went one by one", "speed is lost, packets are not: `adit status` says which offload; if it keeps growing, the path to a peer takes less than the TUN's packets need: lower `tun.mtu`"},
 	{"EventsLost", "events that the log did not fetch in time", "a flood: look at the drops beside it"},
 	{"InICMPTooBig", "ICMP messages from outside that quote a packet of an SA and lowered, or confirmed, its path MTU (RFC 4301 8.2)", ""},
-	{"InICMPUnreachable", "ICMP errors from outside that quote a packet of an SA and have no effect: nobody has signed them", "if nothing comes through: `ip route get PEER`, and is the peer's port open?"},
+	{"InICMPNoEffect", "ICMP errors from outside that quote a packet of an SA and have no effect: nobody has signed them", "if nothing comes through: `ip route get PEER`, and is the peer's port open?"},
 	{"InICMPRefused", "ICMP errors from outside that fit no SA's recent packets: about other programs' packets, or forged", "other programs' are normal; a flood is somebody's attempt to make packets small"},
+	{"OutProbes", "probes of the path's MTU sent inside SAs in use (RFC 8899)", ""},
+	{"InProbeAnswers", "answers to them", "none, and OutProbes grows: the peer does not know probes; then only ICMP tells of a narrow path"},
+	{"OutProbeAnswers", "answers to the peers' probes", ""},
+	{"PathsNarrowed", "times that probes found a path narrower than was thought", "`adit sa list` shows each path's MTU; if it happens again and again, a router on the path drops long packets and its ICMP does not arrive"},
+	{"InProbes", "probes and answers to them that arrived inside SAs", ""},
 }
 
 // dropCounters are the reasons for which a packet is not carried, in the order

@@ -189,6 +189,7 @@ func (g *gateway) openEngine() (err error) {
 			engine.Raw6 = raw
 		}
 	}
+	wires = append(wires, g.openICMP(&engine)...)
 	if err := g.openClear(); err != nil {
 		return err
 	}
