@@ -37,8 +37,10 @@ const (
 
 	// probeTick is how often SAs in use are looked at.
 	probeTick = 50 * time.Millisecond
-	// probeUse is how long an SA counts as in use behind its last long packet:
-	// longer than TCP waits before it tries a third time.
+	// probeFresh is how long behind an SA's last long packet a probe is begun, and
+	// probeUse how long a doubt is pursued: longer than TCP waits before it tries
+	// a third time.
+	probeFresh = 300 * time.Millisecond
 	probeUse = 5 * time.Second
 	// probeBudget is what one SA's confirmations cost the others: with very many
 	// SAs in use each is confirmed less often.
@@ -208,7 +210,7 @@ func (p *prober) step(sa *sad.SA, interval time.Duration) {
 	}
 	is := sa.PathMTU()
 	path.told(is.MTU, is.Link, p.now)
-	ask, n, news := path.poll(p.now, interval, p.id)
+	ask, n, news := path.poll(p.now, interval, sa.SentLong(int64(p.now-probeFresh)), p.id)
 	if news {
 		p.gateway.path.probes.lost.Add(1)
 		sa.SetPathMTU(path.size, sad.MTUProbe, int64(p.now))

@@ -99,8 +99,9 @@ func (p *pathProbe) told(mtu, link int, now time.Duration) {
 }
 
 // poll is called often while the SA is in use, and returns what is to be sent now:
-// at most two probes. news: size is to be told to the SA.
-func (p *pathProbe) poll(now, interval time.Duration, id func() uint64) (ask [2]probeFlight, n int, news bool) {
+// at most two probes. fresh: long packets were sent a moment ago; without it only
+// a doubt is pursued. news: size is to be told to the SA.
+func (p *pathProbe) poll(now, interval time.Duration, fresh bool, id func() uint64) (ask [2]probeFlight, n int, news bool) {
 	send := func(f *probeFlight, size int) {
 		*f = probeFlight{id: id(), size: size, sent: now}
 		ask[n] = *f
@@ -112,7 +113,7 @@ func (p *pathProbe) poll(now, interval time.Duration, id func() uint64) (ask [2]
 				p.tries, p.next = 0, now+silentInterval
 			}
 		}
-		if p.small.id == 0 && now >= p.next {
+		if p.small.id == 0 && now >= p.next && fresh {
 			send(&p.small, p.floor)
 		}
 		return ask, n, false
@@ -130,6 +131,7 @@ func (p *pathProbe) poll(now, interval time.Duration, id func() uint64) (ask [2]
 		switch {
 		case p.state == probeSearch:
 			send(&p.large, p.trial)
+		case p.lost == 0 && !fresh:
 		case p.lost == 0 && now >= p.raise && p.size < p.top:
 			// RFC 8899 5.2: "PMTU_RAISE_TIMER": the link's MTU first.
 			p.state, p.good, p.bad, p.trial = probeSearch, p.size, p.top+1, p.top

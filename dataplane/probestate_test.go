@@ -14,6 +14,8 @@ type simPath struct {
 	loss   int // percent
 	silent bool
 	dead   bool
+	// resting: no long packet is sent, but was a moment ago.
+	resting bool
 	rng    *rand.Rand
 
 	now     time.Duration
@@ -50,7 +52,7 @@ func (s *simPath) run(d time.Duration) {
 			i++
 		}
 		s.probe.told(s.probe.size, s.link, s.now)
-		ask, n, _ := s.probe.poll(s.now, probeInterval, func() uint64 { s.ids++; return s.ids })
+		ask, n, _ := s.probe.poll(s.now, probeInterval, !s.resting, func() uint64 { s.ids++; return s.ids })
 		for _, f := range ask[:n] {
 			if f.size > s.probe.floor {
 				s.sizes = append(s.sizes, f.size)
@@ -219,6 +221,26 @@ func TestWordFromOutsideIsTried(t *testing.T) {
 	s.run(30 * time.Second)
 	if s.probe.size > 4000 || s.probe.size <= 4000-probeStep {
 		t.Errorf("the link became wide: %d; %v", s.probe.size, s.history)
+	}
+}
+
+// Where nothing long is sent any more nothing is asked, unless there was a doubt:
+// then it is pursued.
+func TestOnlyADoubtIsPursuedAtRest(t *testing.T) {
+	s := start(1500, 576)
+	s.resting = true
+	s.run(simTick * 2) // the answer to the last one
+	asked := s.ids
+	s.run(10 * time.Second)
+	if s.ids != asked {
+		t.Errorf("%d probes at rest", s.ids-asked)
+	}
+	s.resting, s.mtu = false, 1300
+	s.run(probeInterval + probeTimeout + 2*simTick)
+	s.resting = true
+	s.run(20 * time.Second)
+	if s.probe.size > 1300 || s.probe.size <= 1300-probeStep {
+		t.Errorf("the doubt ended at %d", s.probe.size)
 	}
 }
 

@@ -144,7 +144,7 @@ func wireOf(s netlab.Summary) demoWire {
 	}
 	// Whatever is none of these is clear traffic, kinds without a name here
 	// included.
-	w.Other = w.Packets - w.UDPESP - w.ESP - w.Neighbour - w.Keepalive
+	w.Other = w.Packets - w.UDPESP - w.ESP - w.Neighbour - w.Keepalive - s.Count(netlab.KindICMPError)
 	for _, n := range s.Bytes {
 		w.Bytes += n
 	}

@@ -51,7 +51,7 @@ func printSAs(w io.Writer, sas []*controlv1.SecurityAssociation) error {
 		return err
 	}
 	var t table
-	t.row("PEER", "DIR", "PROTO", "SPI", "SUITE", "MODE", "OVER", "REMOTE", "PACKETS", "BYTES", "SEQUENCE", "WINDOW", "DROPS", "IDLE", "NOTE")
+	t.row("PEER", "DIR", "PROTO", "SPI", "SUITE", "MODE", "OVER", "REMOTE", "PACKETS", "BYTES", "SEQUENCE", "WINDOW", "DROPS", "IDLE", "PATH MTU", "NOTE")
 	for _, sa := range sas {
 		remote, window := sa.GetRemote(), ""
 		if sa.GetDirection() == "in" {
@@ -70,7 +70,7 @@ func printSAs(w io.Writer, sas []*controlv1.SecurityAssociation) error {
 		t.row(sa.GetPeer(), sa.GetDirection(), sa.GetProtocol(), spiText(sa.GetSpi()), sa.GetSuite(), sa.GetMode(),
 			carrier(sa.GetProtocol(), sa.GetEncapsulation(), sa.GetBundle()), remote,
 			grouped(sa.GetPackets()), sized(sa.GetBytes()), grouped(sa.GetSequence()), window,
-			grouped(sa.GetReplayDrops()+sa.GetAuthDrops()), idle, saNote(sa))
+			grouped(sa.GetReplayDrops()+sa.GetAuthDrops()), idle, pathMTUText(sa), saNote(sa))
 	}
 	return t.write(w, "")
 }

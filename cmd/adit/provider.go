@@ -57,6 +57,7 @@ func (p *provider) Status(context.Context, *controlv1.StatusRequest) (*controlv1
 		Traffic: viewCounters(stats.Traffic), Drops: viewCounters(stats.Drops),
 		Offloads: viewOffloads(stats.Offloads, cfg.TUN.Offload),
 	}
+	viewPeersMTU(status.GetPeers(), stats.SAs)
 	for _, prefix := range into {
 		status.Routes = append(status.Routes, prefix.String())
 	}

@@ -156,7 +156,7 @@ func printPeers(w io.Writer, peers []*controlv1.Peer) error {
 		return err
 	}
 	var t table
-	t.row("PEER", "ADDRESS", "PROTO", "MODE", "OVER", "POSTURE", "SAS", "SUITE", "POLICIES", "NOTE")
+	t.row("PEER", "ADDRESS", "PROTO", "MODE", "OVER", "POSTURE", "SAS", "SUITE", "PATH MTU", "POLICIES", "NOTE")
 	for _, p := range peers {
 		posture := p.GetPosture()
 		if posture == postureAuthenticated {
@@ -164,7 +164,7 @@ func printPeers(w io.Writer, peers []*controlv1.Peer) error {
 		}
 		t.row(p.GetName(), p.GetAddress(), p.GetProtocol(), p.GetMode(), overText(p), posture,
 			fmt.Sprintf("%d of %d", p.GetSasInstalled(), p.GetSasExpected()),
-			strings.Join(p.GetSuites(), ","), strings.Join(p.GetPolicies(), ","), peerNote(p))
+			strings.Join(p.GetSuites(), ","), sourcedMTU(p.GetPathMtu(), p.GetPathMtuSource()), strings.Join(p.GetPolicies(), ","), peerNote(p))
 	}
 	return t.write(w, "")
 }

@@ -180,6 +180,7 @@ func viewSA(s *sad.Stats, now int64) *controlv1.SecurityAssociation {
 	if s.LastUsed != 0 {
 		view.IdleSeconds = float64(max(now-s.LastUsed, 0)) / 1e9
 	}
+	viewPathMTU(view, s, now)
 	return view
 }
 

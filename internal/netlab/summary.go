@@ -23,12 +23,13 @@ const (
 	KindKeepalive             // NAT keepalive: one byte 0xFF on UDP 4500 (RFC 3948 2.3)
 	KindIKE                   // UDP 500, or UDP 4500 behind four zero bytes (RFC 3948 2.2)
 	KindNeighbour             // ARP, IPv6 neighbour and router discovery, group membership
+	KindICMPError             // an ICMP error that quotes one of the protected kinds
 	kinds
 )
 
 // String names the kind for people.
 func (k Kind) String() string {
-	return [...]string{"OTHER", "ESP", "AH", "UDP 4500 ESP", "UDP 4500 keepalive", "IKE", "neighbour discovery", "?"}[min(k, kinds)]
+	return [...]string{"OTHER", "ESP", "AH", "UDP 4500 ESP", "UDP 4500 keepalive", "IKE", "neighbour discovery", "ICMP about protected", "?"}[min(k, kinds)]
 }
 
 // Summary counts a capture's packets by kind.
@@ -55,7 +56,8 @@ func (s Summary) Total() (n uint64) {
 }
 
 // OnlyProtected tells whether everything on the wire was ESP, AH, keepalives,
-// IKE or neighbour discovery, none held the marker, and no packet was missed.
+// IKE, ICMP errors about those, or neighbour discovery, none held the marker, and
+// no packet was missed.
 func (s Summary) OnlyProtected() bool {
 	return s.Packets[KindOther] == 0 && s.Marked == 0 && s.Dropped == 0
 }
@@ -200,8 +202,33 @@ func (t *sorter) whole(ip []byte, h *packet.Header, f *packet.Flow) (Kind, strin
 		return KindNeighbour, ""
 	case f.Version == 4 && f.Protocol == 2: // IGMP
 		return KindNeighbour, ""
+	case t.quotesProtected(ip[h.TransportOffset:], f):
+		return KindICMPError, ""
 	}
 	return KindOther, f.String()
+}
+
+// quotesProtected tells whether message is an ICMP error about a protected packet:
+// what it shows of that is an outer header and ciphertext.
+func (t *sorter) quotesProtected(message []byte, f *packet.Flow) bool {
+	if f.Protocol != packet.ProtoICMP && f.Protocol != packet.ProtoICMPv6 {
+		return false
+	}
+	e, ok := packet.ParseICMPError(message, int(f.Version))
+	if !ok {
+		return false
+	}
+	q, ok := packet.QuotedFlow(e.Quoted)
+	if !ok || q.ProtocolOpaque {
+		return false
+	}
+	switch q.Protocol {
+	case packet.ProtoESP, packet.ProtoAH:
+		return true
+	case packet.ProtoUDP:
+		return !q.PortsOpaque && (q.SrcPort == t.natt || q.DstPort == t.natt)
+	}
+	return false
 }
 
 // nattKind tells what a UDP payload on the NAT traversal port is (RFC 3948 2).

@@ -345,13 +345,15 @@ type Peer struct {
 	SasExpected   int32                  `protobuf:"varint,6,opt,name=sas_expected,json=sasExpected,proto3" json:"sas_expected,omitempty"`
 	SasInstalled  int32                  `protobuf:"varint,7,opt,name=sas_installed,json=sasInstalled,proto3" json:"sas_installed,omitempty"`
 	Suites        []string               `protobuf:"bytes,8,rep,name=suites,proto3" json:"suites,omitempty"`
-	Policies      []string               `protobuf:"bytes,9,rep,name=policies,proto3" json:"policies,omitempty"`                      // the protect policies that name the peer
-	Protocol      string                 `protobuf:"bytes,10,opt,name=protocol,proto3" json:"protocol,omitempty"`                     // esp | ah | ah+esp
-	Mode          string                 `protobuf:"bytes,11,opt,name=mode,proto3" json:"mode,omitempty"`                             // tunnel | transport
-	Fragment      string                 `protobuf:"bytes,12,opt,name=fragment,proto3" json:"fragment,omitempty"`                     // before | after encryption
-	Tfc           string                 `protobuf:"bytes,13,opt,name=tfc,proto3" json:"tfc,omitempty"`                               // off | mtu | number of bytes
-	Static        bool                   `protobuf:"varint,14,opt,name=static,proto3" json:"static,omitempty"`                        // not followed to another address
-	BehindNat     bool                   `protobuf:"varint,15,opt,name=behind_nat,json=behindNat,proto3" json:"behind_nat,omitempty"` // this end is behind a NAT
+	Policies      []string               `protobuf:"bytes,9,rep,name=policies,proto3" json:"policies,omitempty"`                                   // the protect policies that name the peer
+	Protocol      string                 `protobuf:"bytes,10,opt,name=protocol,proto3" json:"protocol,omitempty"`                                  // esp | ah | ah+esp
+	Mode          string                 `protobuf:"bytes,11,opt,name=mode,proto3" json:"mode,omitempty"`                                          // tunnel | transport
+	Fragment      string                 `protobuf:"bytes,12,opt,name=fragment,proto3" json:"fragment,omitempty"`                                  // before | after encryption
+	Tfc           string                 `protobuf:"bytes,13,opt,name=tfc,proto3" json:"tfc,omitempty"`                                            // off | mtu | number of bytes
+	Static        bool                   `protobuf:"varint,14,opt,name=static,proto3" json:"static,omitempty"`                                     // not followed to another address
+	BehindNat     bool                   `protobuf:"varint,15,opt,name=behind_nat,json=behindNat,proto3" json:"behind_nat,omitempty"`              // this end is behind a NAT
+	PathMtu       uint32                 `protobuf:"varint,30,opt,name=path_mtu,json=pathMtu,proto3" json:"path_mtu,omitempty"`                    // the least of its outbound SAs, in bytes; 0: unknown
+	PathMtuSource string                 `protobuf:"bytes,31,opt,name=path_mtu_source,json=pathMtuSource,proto3" json:"path_mtu_source,omitempty"` // unknown | link | kernel | icmp | probe
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -489,6 +491,20 @@ func (x *Peer) GetBehindNat() bool {
 		return x.BehindNat
 	}
 	return false
+}
+
+func (x *Peer) GetPathMtu() uint32 {
+	if x != nil {
+		return x.PathMtu
+	}
+	return 0
+}
+
+func (x *Peer) GetPathMtuSource() string {
+	if x != nil {
+		return x.PathMtuSource
+	}
+	return ""
 }
 
 type Counter struct {
@@ -720,33 +736,38 @@ func (x *ListSAsResponse) GetSas() []*SecurityAssociation {
 }
 
 type SecurityAssociation struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Direction     string                 `protobuf:"bytes,1,opt,name=direction,proto3" json:"direction,omitempty"` // out | in
-	Spi           uint32                 `protobuf:"varint,2,opt,name=spi,proto3" json:"spi,omitempty"`
-	Peer          string                 `protobuf:"bytes,3,opt,name=peer,proto3" json:"peer,omitempty"`
-	Policy        string                 `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"` // "": every policy of the peer
-	Suite         string                 `protobuf:"bytes,5,opt,name=suite,proto3" json:"suite,omitempty"`
-	Esn           bool                   `protobuf:"varint,6,opt,name=esn,proto3" json:"esn,omitempty"`
-	ReplayWindow  uint32                 `protobuf:"varint,7,opt,name=replay_window,json=replayWindow,proto3" json:"replay_window,omitempty"` // packets; in only, 0: off
-	Encapsulation string                 `protobuf:"bytes,8,opt,name=encapsulation,proto3" json:"encapsulation,omitempty"`                    // udp | none: protocol 50, with AH 51
-	Local         string                 `protobuf:"bytes,9,opt,name=local,proto3" json:"local,omitempty"`                                    // "": the kernel's choice
-	Remote        string                 `protobuf:"bytes,10,opt,name=remote,proto3" json:"remote,omitempty"`                                 // "": any
-	Packets       uint64                 `protobuf:"varint,11,opt,name=packets,proto3" json:"packets,omitempty"`
-	Bytes         uint64                 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"` // of inner packets
-	ReplayDrops   uint64                 `protobuf:"varint,13,opt,name=replay_drops,json=replayDrops,proto3" json:"replay_drops,omitempty"`
-	AuthDrops     uint64                 `protobuf:"varint,14,opt,name=auth_drops,json=authDrops,proto3" json:"auth_drops,omitempty"`
-	Sequence      uint64                 `protobuf:"varint,15,opt,name=sequence,proto3" json:"sequence,omitempty"`                           // out: last number used; in: highest number accepted
-	Exhausted     bool                   `protobuf:"varint,16,opt,name=exhausted,proto3" json:"exhausted,omitempty"`                         // out: no sequence number is left
-	IdleSeconds   float64                `protobuf:"fixed64,17,opt,name=idle_seconds,json=idleSeconds,proto3" json:"idle_seconds,omitempty"` // since the last packet; -1: there was none
-	Protocol      string                 `protobuf:"bytes,18,opt,name=protocol,proto3" json:"protocol,omitempty"`                            // esp | ah
-	Mode          string                 `protobuf:"bytes,19,opt,name=mode,proto3" json:"mode,omitempty"`                                    // tunnel | transport
-	Bundle        bool                   `protobuf:"varint,20,opt,name=bundle,proto3" json:"bundle,omitempty"`                               // one of two SAs, AH around ESP
-	Posture       string                 `protobuf:"bytes,21,opt,name=posture,proto3" json:"posture,omitempty"`                              // encrypted | authenticated: of what this SA does alone
-	Fragment      string                 `protobuf:"bytes,22,opt,name=fragment,proto3" json:"fragment,omitempty"`                            // before | after encryption; out only
-	Tfc           string                 `protobuf:"bytes,23,opt,name=tfc,proto3" json:"tfc,omitempty"`                                      // off | mtu | number of bytes; out only
-	Dscps         []uint32               `protobuf:"varint,24,rep,packed,name=dscps,proto3" json:"dscps,omitempty"`                          // the code points that it carries; out only, none: those that no other SA names
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	Direction      string                 `protobuf:"bytes,1,opt,name=direction,proto3" json:"direction,omitempty"` // out | in
+	Spi            uint32                 `protobuf:"varint,2,opt,name=spi,proto3" json:"spi,omitempty"`
+	Peer           string                 `protobuf:"bytes,3,opt,name=peer,proto3" json:"peer,omitempty"`
+	Policy         string                 `protobuf:"bytes,4,opt,name=policy,proto3" json:"policy,omitempty"` // "": every policy of the peer
+	Suite          string                 `protobuf:"bytes,5,opt,name=suite,proto3" json:"suite,omitempty"`
+	Esn            bool                   `protobuf:"varint,6,opt,name=esn,proto3" json:"esn,omitempty"`
+	ReplayWindow   uint32                 `protobuf:"varint,7,opt,name=replay_window,json=replayWindow,proto3" json:"replay_window,omitempty"` // packets; in only, 0: off
+	Encapsulation  string                 `protobuf:"bytes,8,opt,name=encapsulation,proto3" json:"encapsulation,omitempty"`                    // udp | none: protocol 50, with AH 51
+	Local          string                 `protobuf:"bytes,9,opt,name=local,proto3" json:"local,omitempty"`                                    // "": the kernel's choice
+	Remote         string                 `protobuf:"bytes,10,opt,name=remote,proto3" json:"remote,omitempty"`                                 // "": any
+	Packets        uint64                 `protobuf:"varint,11,opt,name=packets,proto3" json:"packets,omitempty"`
+	Bytes          uint64                 `protobuf:"varint,12,opt,name=bytes,proto3" json:"bytes,omitempty"` // of inner packets
+	ReplayDrops    uint64                 `protobuf:"varint,13,opt,name=replay_drops,json=replayDrops,proto3" json:"replay_drops,omitempty"`
+	AuthDrops      uint64                 `protobuf:"varint,14,opt,name=auth_drops,json=authDrops,proto3" json:"auth_drops,omitempty"`
+	Sequence       uint64                 `protobuf:"varint,15,opt,name=sequence,proto3" json:"sequence,omitempty"`                                      // out: last number used; in: highest number accepted
+	Exhausted      bool                   `protobuf:"varint,16,opt,name=exhausted,proto3" json:"exhausted,omitempty"`                                    // out: no sequence number is left
+	IdleSeconds    float64                `protobuf:"fixed64,17,opt,name=idle_seconds,json=idleSeconds,proto3" json:"idle_seconds,omitempty"`            // since the last packet; -1: there was none
+	Protocol       string                 `protobuf:"bytes,18,opt,name=protocol,proto3" json:"protocol,omitempty"`                                       // esp | ah
+	Mode           string                 `protobuf:"bytes,19,opt,name=mode,proto3" json:"mode,omitempty"`                                               // tunnel | transport
+	Bundle         bool                   `protobuf:"varint,20,opt,name=bundle,proto3" json:"bundle,omitempty"`                                          // one of two SAs, AH around ESP
+	Posture        string                 `protobuf:"bytes,21,opt,name=posture,proto3" json:"posture,omitempty"`                                         // encrypted | authenticated: of what this SA does alone
+	Fragment       string                 `protobuf:"bytes,22,opt,name=fragment,proto3" json:"fragment,omitempty"`                                       // before | after encryption; out only
+	Tfc            string                 `protobuf:"bytes,23,opt,name=tfc,proto3" json:"tfc,omitempty"`                                                 // off | mtu | number of bytes; out only
+	Dscps          []uint32               `protobuf:"varint,24,rep,packed,name=dscps,proto3" json:"dscps,omitempty"`                                     // the code points that it carries; out only, none: those that no other SA names
+	PathMtu        uint32                 `protobuf:"varint,30,opt,name=path_mtu,json=pathMtu,proto3" json:"path_mtu,omitempty"`                         // out: bytes of the longest outer packet that the path takes; 0: unknown
+	PathMtuSource  string                 `protobuf:"bytes,31,opt,name=path_mtu_source,json=pathMtuSource,proto3" json:"path_mtu_source,omitempty"`      // out: unknown | link | kernel | icmp | probe
+	PathMtuSeconds float64                `protobuf:"fixed64,32,opt,name=path_mtu_seconds,json=pathMtuSeconds,proto3" json:"path_mtu_seconds,omitempty"` // out: since it was learned
+	InnerMtu       uint32                 `protobuf:"varint,33,opt,name=inner_mtu,json=innerMtu,proto3" json:"inner_mtu,omitempty"`                      // out: bytes of the longest inner packet that one such outer packet holds
+	LinkMtu        uint32                 `protobuf:"varint,34,opt,name=link_mtu,json=linkMtu,proto3" json:"link_mtu,omitempty"`                         // out: of the outgoing link; 0: unknown
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SecurityAssociation) Reset() {
@@ -945,6 +966,41 @@ func (x *SecurityAssociation) GetDscps() []uint32 {
 		return x.Dscps
 	}
 	return nil
+}
+
+func (x *SecurityAssociation) GetPathMtu() uint32 {
+	if x != nil {
+		return x.PathMtu
+	}
+	return 0
+}
+
+func (x *SecurityAssociation) GetPathMtuSource() string {
+	if x != nil {
+		return x.PathMtuSource
+	}
+	return ""
+}
+
+func (x *SecurityAssociation) GetPathMtuSeconds() float64 {
+	if x != nil {
+		return x.PathMtuSeconds
+	}
+	return 0
+}
+
+func (x *SecurityAssociation) GetInnerMtu() uint32 {
+	if x != nil {
+		return x.InnerMtu
+	}
+	return 0
+}
+
+func (x *SecurityAssociation) GetLinkMtu() uint32 {
+	if x != nil {
+		return x.LinkMtu
+	}
+	return 0
 }
 
 type ListPoliciesRequest struct {
@@ -1177,7 +1233,7 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12\x10\n" +
 	"\x03why\x18\x03 \x01(\tR\x03why\x12\x1c\n" +
-	"\tfallbacks\x18\x04 \x01(\x04R\tfallbacks\"\x99\x03\n" +
+	"\tfallbacks\x18\x04 \x01(\x04R\tfallbacks\"\xdc\x03\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -1195,7 +1251,9 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\x03tfc\x18\r \x01(\tR\x03tfc\x12\x16\n" +
 	"\x06static\x18\x0e \x01(\bR\x06static\x12\x1d\n" +
 	"\n" +
-	"behind_nat\x18\x0f \x01(\bR\tbehindNat\"3\n" +
+	"behind_nat\x18\x0f \x01(\bR\tbehindNat\x12\x19\n" +
+	"\bpath_mtu\x18\x1e \x01(\rR\apathMtu\x12&\n" +
+	"\x0fpath_mtu_source\x18\x1f \x01(\tR\rpathMtuSource\"3\n" +
 	"\aCounter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value\"\x11\n" +
@@ -1206,7 +1264,7 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\x05drops\x18\x03 \x03(\v2\x18.adit.control.v1.CounterR\x05drops\"\x10\n" +
 	"\x0eListSAsRequest\"I\n" +
 	"\x0fListSAsResponse\x126\n" +
-	"\x03sas\x18\x01 \x03(\v2$.adit.control.v1.SecurityAssociationR\x03sas\"\x87\x05\n" +
+	"\x03sas\x18\x01 \x03(\v2$.adit.control.v1.SecurityAssociationR\x03sas\"\xac\x06\n" +
 	"\x13SecurityAssociation\x12\x1c\n" +
 	"\tdirection\x18\x01 \x01(\tR\tdirection\x12\x10\n" +
 	"\x03spi\x18\x02 \x01(\rR\x03spi\x12\x12\n" +
@@ -1233,7 +1291,12 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\aposture\x18\x15 \x01(\tR\aposture\x12\x1a\n" +
 	"\bfragment\x18\x16 \x01(\tR\bfragment\x12\x10\n" +
 	"\x03tfc\x18\x17 \x01(\tR\x03tfc\x12\x14\n" +
-	"\x05dscps\x18\x18 \x03(\rR\x05dscps\"\x15\n" +
+	"\x05dscps\x18\x18 \x03(\rR\x05dscps\x12\x19\n" +
+	"\bpath_mtu\x18\x1e \x01(\rR\apathMtu\x12&\n" +
+	"\x0fpath_mtu_source\x18\x1f \x01(\tR\rpathMtuSource\x12(\n" +
+	"\x10path_mtu_seconds\x18  \x01(\x01R\x0epathMtuSeconds\x12\x1b\n" +
+	"\tinner_mtu\x18! \x01(\rR\binnerMtu\x12\x19\n" +
+	"\blink_mtu\x18\" \x01(\rR\alinkMtu\"\x15\n" +
 	"\x13ListPoliciesRequest\"K\n" +
 	"\x14ListPoliciesResponse\x123\n" +
 	"\bpolicies\x18\x01 \x03(\v2\x17.adit.control.v1.PolicyR\bpolicies\"\x84\x02\n" +
