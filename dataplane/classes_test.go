@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"testing"
 
+	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/sad"
 	"github.com/adit-ipsec/adit/spd"
 )
@@ -86,6 +87,34 @@ func TestAClassWithoutAnSAAsksForOne(t *testing.T) {
 	})
 	if list := r.events(); len(list) != 1 || list[0].Kind != Acquire || list[0].DSCP != af41 || list[0].Policy != "lan" {
 		t.Errorf("expected an Acquire for DSCP %d, saw %+v", af41, list)
+	}
+}
+
+// A class beside a bundle: what no class names goes through both of the bundle's
+// SAs, and nowhere when one of them is missing.
+func TestAClassBesideABundle(t *testing.T) {
+	a, _ := newWholePair(t, bundle4)
+	p := bundle4.params(t, "a", outerA[0], outerB[0])[0]
+	p.Bundle, p.SPI, p.DSCPs, p.EncryptionKey = false, efSPI, []uint8{ef}, key("class", len(p.EncryptionKey))
+	if err := a.gw.Install(p); err != nil {
+		t.Fatal(err)
+	}
+	voice, rest := inner{src: hostA, dst: hostB, tos: ef << 2, payload: "x"}.udp(), fromA("x")
+	got := a.send(voice, rest, voice, rest)
+	if len(got) != 4 {
+		t.Fatalf("expected 4 packets, saw %d", len(got))
+	}
+	for _, d := range got {
+		if class := d.wire != wireWhole; class && wireSPI(d.Bytes()) != efSPI {
+			t.Errorf("EF: expected SPI %#x, saw %#x", efSPI, wireSPI(d.Bytes()))
+		} else if !class && d.Bytes()[9] != packet.ProtoAH {
+			t.Errorf("the rest: expected AH, saw protocol %d", d.Bytes()[9])
+		}
+	}
+	a.gw.Remove(sad.ID{Direction: sad.Outbound, SPI: 0x3000, Peer: "peer", Protocol: sad.AH})
+	a.dropped(OutNoSA, func() int { return len(a.send(rest)) })
+	if n := len(a.send(voice)); n != 1 {
+		t.Errorf("EF without the bundle's AH: expected 1 packet, saw %d", n)
 	}
 }
 

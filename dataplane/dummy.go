@@ -115,6 +115,8 @@ func (d *dummies) seal(sa *sad.SA, plaintext []byte) (*packet.Datagram, error) {
 	case granted == 1:
 	case sa.Exhausted():
 		return nil, sad.ErrExhausted
+	case sa.Expired() != sad.NoLimit:
+		return nil, sad.ErrExpired
 	default:
 		return nil, errReservation
 	}

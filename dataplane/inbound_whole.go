@@ -14,7 +14,7 @@ import (
 //	 1 ah.ParseHeader      SPI, low 32 bits of the sequence number       drop InMalformed
 //	 2 sas.InboundAH       SA by SPI, and its endpoint                   drop InNoSA, InEndpoint   RFC 4302 3.4.2
 //	   - it joins the run: consecutive packets of one SA -
-//	 3 sa.Check            full sequence number, cheap reject            drop InReplay             3.4.3
+//	 3 sa.Check            lifetime; sequence number, cheap reject       drop InExpired, InReplay  3.4.3
 //	 4 transform.Verify    ICV over header and all                       drop InMalformed, InAuth  3.4.4
 //	 5 sa.Mark             only now                                      drop InReplay
 //	 6 delivered           of a bundle: ESP, on to the other SA          drop InBundle

@@ -42,5 +42,5 @@ func (h *housekeeper) destroy() {
 }
 
 func expired(kind EventKind, sa *sad.SA, limit sad.Limit) Event {
-	return Event{Kind: kind, Peer: sa.Peer, Policy: sa.Policy, SPI: sa.SPI, Direction: sa.Direction, Limit: limit}
+	return Event{Kind: kind, Peer: sa.Peer, Policy: sa.Policy, SPI: sa.SPI, Direction: sa.Direction, Protocol: sa.Protocol, Limit: limit}
 }

@@ -28,7 +28,7 @@ func mortal(t *testing.T, l sad.Lifetime, change ...func(*sad.Params)) (*rig, *h
 	return r, &housekeeper{gateway: r.gw}
 }
 
-// said is each event as "Kind direction limit", sorted.
+// expiries is each event as "Kind direction limit", sorted.
 func expiries(list []Event) (all []string) {
 	for _, e := range list {
 		all = append(all, fmt.Sprintf("%s %s %s", e.Kind, e.Direction, e.Limit))

@@ -176,7 +176,7 @@ func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
 		return OutFragment
 	}
 	if d.classes != nil {
-		d.sa = d.classes.SA(p.Header.TrafficClass, &p.Flow)
+		w.choose(&d, p)
 	}
 	switch {
 	case d.policy == nil || d.policy.Action == spd.Discard:

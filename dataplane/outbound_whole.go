@@ -18,7 +18,7 @@ import (
 //	 4 ends                transport mode is between the SA's own ends, whole datagrams
 //	                       drop OutTransport                             RFC 4303 3.3.4
 //	   plan                lengths                                       drop OutTooBig, OutNoWire
-//	 5 sa.Reserve          of each SA                                    drop OutSeqExhausted, OutSeqReservation
+//	 5 sa.Reserve          of each SA                                    drop OutSeqExhausted, OutExpired, OutSeqReservation
 //	 6 header              the packet's own, or an outer one             RFC 4301 5.1.2, 6040
 //	 7 seal, sign          ESP behind the header, AH between them        drop OutSeal   RFC 4303 3.1, 4302 3.1
 //	 8 tx.commit           to the wire for whole packets; ESP over UDP to the UDP socket, without the header

@@ -122,6 +122,10 @@ func (p *Params) checkDSCPs() error {
 	if p.Direction == Inbound && len(p.DSCPs) > 0 {
 		return errors.New("DSCPs on an inbound SA: a receiver takes every class (RFC 4301 4.1): give them to the outbound SA")
 	}
+	// All of them would share the replay window of the one AH SA around them.
+	if p.Bundle && len(p.DSCPs) > 0 {
+		return errors.New("DSCPs on an SA of a bundle: classes need SAs of their own, whole: use ESP or AH alone")
+	}
 	var seen [codePoints]bool
 	for _, dscp := range p.DSCPs {
 		if dscp >= codePoints {

@@ -179,6 +179,9 @@ func TestDSCPsThatMakeNoSenseAreRefused(t *testing.T) {
 	p.DSCPs = []uint8{0}
 	wantError(t, p.Validate(), "RFC 4301 4.1", "outbound")
 	p = outbound(t)
+	p.DSCPs, p.Bundle, p.Encap = []uint8{1}, true, EncapNone
+	wantError(t, p.Validate(), "bundle")
+	p = outbound(t)
 	p.DSCPs = []uint8{0, 63}
 	if err := p.Validate(); err != nil {
 		t.Error(err)
