@@ -42,7 +42,7 @@ func ExampleGateway_Replace() {
 	e := <-gw.Events()
 	fmt.Printf("%s: %s SA 0x%x of %s, limit %s\n", e.Kind, e.Direction, e.SPI, e.Peer, e.Limit)
 
-	old := sad.ID{Direction: e.Direction, SPI: e.SPI, Peer: e.Peer}
+	old := sad.ID{Direction: e.Direction, SPI: e.SPI, Peer: e.Peer, Protocol: e.Protocol}
 	fmt.Println(gw.Replace([]sad.ID{old}, 30*time.Second, params(0x2002, 2)))
 	// Output:
 	// SoftExpire: out SA 0x2001 of site-b, limit time

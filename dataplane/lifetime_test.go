@@ -217,3 +217,34 @@ func TestTheOlderSAServesWhenTheNewerEnds(t *testing.T) {
 	}
 	r.says("the newer one", "HardExpire out packets")
 }
+
+// SAs of AH keep their lifetimes as those of ESP do.
+func TestCS10_LifetimesOfAH(t *testing.T) {
+	set := wholeSet{protocol: "ah", encap: sad.EncapNone, ah: "sha256"}
+	a, b := newWholePair(t, set)
+	for name, e := range map[string]*end{"a": a, "b": b} {
+		local, remote := outerA[0], outerB[0]
+		if name == "b" {
+			local, remote = remote, local
+		}
+		for _, p := range set.params(t, name, local, remote) {
+			e.gw.Remove(p.ID())
+			p.Lifetime.HardPackets = 3
+			if name == "b" { // its own limit comes first
+				p.Lifetime.HardPackets = 2
+			}
+			if err := e.gw.Install(p); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var got []sent
+	for range 3 {
+		got = append(got, a.send(fromA("x"))...)
+	}
+	a.dropped(OutExpired, func() int { return len(a.send(fromA("x"))) })
+	if n := len(b.receive(got[:2]...)); n != 2 {
+		t.Fatalf("up to the limit: expected 2 packets, saw %d", n)
+	}
+	b.dropped(InExpired, func() int { return len(b.receive(got[2])) })
+}
