@@ -140,7 +140,7 @@ func (d *datagram) behind(initial *packet.Flow) bool {
 
 // add records what f covers. It answers false where f is to be dropped.
 func (d *datagram) add(f *packet.Fragment) bool {
-	r := byteRange{uint16(f.Start), uint16(f.End)} //nolint:gosec // G115: Parse and whole() hold both to 65535
+	r := byteRange{uint16(f.Start), uint16(f.End)} // Parse holds both to 65535
 	i := 0
 	for i < int(d.ranges) && d.covered[i].end <= r.start {
 		i++

@@ -187,7 +187,7 @@ func (c *flowCache) alike(a, b *spd.Policy) bool {
 // some might take in a way of their own.
 func broken(f *packet.Fragment, p *packet.Buffer) bool {
 	switch length := f.End - f.Start; {
-	case f.Nested, f.End > packet.MaxLen:
+	case f.Nested:
 		return true
 	case length == 0, f.More && length%8 != 0:
 		// RFC 8200 4.5: "If the length of a fragment ... is not a

@@ -133,6 +133,19 @@ func TestRFC1858_TinyTCPFragmentsAreDropped(t *testing.T) {
 	r.counts(nil, func() { r.leaves(2, 0, r.send(pieceOf(tcp, 1, 0, 24, true), pieceOf(tcp, 1, 24, 400, false))) })
 }
 
+// A forged initial fragment that policy discards changes nothing for those behind
+// the one that passed.
+func TestADiscardedInitialFragmentTakesNothingOver(t *testing.T) {
+	for name, f := range families() {
+		r := fragmentRig(t, byPort(spd.Bypass))
+		list, forged := pieces(f.datagramTo(99, 300), 1, 120), pieces(f.datagramTo(22, 300), 1, 120)
+		r.counts(map[DropReason]uint64{OutDiscard: 1}, func() { r.leaves(0, 3, r.send(list[0], forged[0], list[1], list[2])) })
+		if t.Failed() {
+			t.Fatal(name)
+		}
+	}
+}
+
 // RFC 791 3.2 takes duplicates for granted: one that brings nothing new is
 // dropped alone. Its bytes do not pass, for they may be others.
 func TestRFC791_IPv4DuplicatesAreDroppedAlone(t *testing.T) {
