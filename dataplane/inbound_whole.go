@@ -217,18 +217,26 @@ func synthesize(b []byte, d *packet.Datagram) []byte {
 	}
 	if src.Is4() {
 		h := b[:20]
-		h[0], h[1], h[6], h[8] = 0x45, d.TOS, 0x40, outerTTL
+		h[0], h[1], h[6], h[8] = 0x45, d.TOS, 0x40, receivedTTL(d)
 		s, t := src.As4(), dst.As4()
 		copy(h[12:], s[:])
 		copy(h[16:], t[:])
 		return h
 	}
 	h := b[:40]
-	h[0], h[1], h[7] = 0x60|d.TOS>>4, d.TOS<<4, outerTTL
+	h[0], h[1], h[7] = 0x60|d.TOS>>4, d.TOS<<4, receivedTTL(d)
 	s, t := src.As16(), dst.As16()
 	copy(h[8:], s[:])
 	copy(h[24:], t[:])
 	return h
+}
+
+// receivedTTL is the TTL that d came with, where its socket tells it.
+func receivedTTL(d *packet.Datagram) uint8 {
+	if d.TTL != 0 {
+		return d.TTL
+	}
+	return outerTTL
 }
 
 // rebuild puts an IP header and what follows it together in the arena. RFC 4303

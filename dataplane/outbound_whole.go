@@ -15,27 +15,35 @@ import (
 // from step 4 of the walk (outbound.go):
 //
 //	whole                  each segment of a superpacket by itself       drop OutSegment
-//	 4 ends                transport mode is between the SA's own ends, whole datagrams
-//	                       drop OutTransport                             RFC 4303 3.3.4
-//	   plan                lengths                                       drop OutTooBig, OutNoWire
+//	 4 plan                lengths, the wire; transport mode is between the SA's own ends, whole datagrams
+//	                       drop OutTransport, OutNoWire                  RFC 4303 3.3.4
+//	   tooBig              the path's MTU: PTB inward, or cut: tunnel mode before or after, else after
+//	                       drop OutTooBig                                RFC 4301 7, 8.2
 //	 5 sa.Reserve          of each SA                                    drop OutSeqExhausted, OutExpired, OutSeqReservation
 //	 6 header              the packet's own, or an outer one             RFC 4301 5.1.2, 6040
 //	 7 seal, sign          ESP behind the header, AH between them        drop OutSeal   RFC 4303 3.1, 4302 3.1
-//	 8 tx.commit           to the wire for whole packets; ESP over UDP to the UDP socket, without the header
+//	 8 tx.commit           to the wire for whole packets, in fragments made here where it is too long and
+//	                       may be; ESP over UDP to the UDP socket, without the header
 //
 // The packet is copied into the arena once and made there in place.
 
 // wholeMaker is what an outbound worker needs for whole packets.
 type wholeMaker struct {
 	segment packet.Buffer // one of a superpacket, cut out
+	piece   packet.Buffer // one fragment of an inner packet
+	inner   packet.Fragments
+	outer   packet.Fragments
+	uncut   []byte // an outer packet that outer cuts
 	seal    [1]esp.Packet
 	sign    [1]ah.Packet
 	scratch *ah.Scratch
 	ident   uint16 // IPv4 identification, never 0: the kernel would replace it
+	ident6  uint32 // of IPv6 fragments made here
 }
 
 func newWholeMaker() wholeMaker {
-	return wholeMaker{segment: packet.NewBuffers(1)[0], scratch: ah.NewScratch(), ident: uint16(rand.Uint32())} //nolint:gosec // G404: not a secret
+	bufs := packet.NewBuffers(3)
+	return wholeMaker{segment: bufs[0], piece: bufs[1], uncut: bufs[2].Mem, scratch: ah.NewScratch(), ident: uint16(rand.Uint32()), ident6: rand.Uint32()} //nolint:gosec // G404: not a secret
 }
 
 // wholePlan is where the parts of one packet go.
@@ -48,7 +56,94 @@ type wholePlan struct {
 	payload    int // where in the packet what is protected starts
 	length     int // of that, in bytes
 	next       uint8
-	total      int // bytes, with the IP header
+	total      int  // bytes, with the IP header
+	cut        bool // it leaves in fragments made here
+}
+
+// mtu is the longest outer packet that the path takes, in bytes; without the
+// headers that the UDP socket makes.
+func (plan *wholePlan) mtu() int {
+	mtu := plan.sa.OuterMTU()
+	if plan.around != nil {
+		mtu = min(mtu, plan.around.OuterMTU())
+	}
+	if plan.wire != wireUDP {
+		return mtu
+	}
+	if plan.version == 4 {
+		return mtu - ipv4Header - udpHeader
+	}
+	return mtu - ipv6Header - udpHeader
+}
+
+// wholeTooBig is tooBig for a whole packet: the same table, but that the socket
+// for whole packets cuts nothing, so that it is done here. In transport mode an
+// inner packet is never cut: RFC 4303 3.3.4, "fragmentation is performed after
+// ESP processing".
+func (w *outboundWorker) wholeTooBig(p *packet.Buffer, d *decision, plan *wholePlan, mtu int) (done bool, reason DropReason) {
+	mayCut := p.Header.Version == 4 && !p.Header.DF
+	tunnel := d.sa.Mode == sad.TunnelMode
+	switch {
+	case tunnel && mayCut && (d.sa.Fragment == sad.FragmentBefore || d.sa.Tunnel.DF == sad.DFSet):
+		return true, w.cutWhole(p, d, d.sa.MaxInner(d.sa.OuterMTU()))
+	case mayCut, tunnel && d.sa.Tunnel.DF == sad.DFClear, p.Header.Version == 6 && p.Len <= minIPv6:
+		plan.cut = plan.wire == wireWhole
+		return false, forwarded
+	}
+	inner := d.sa.MaxInner(d.sa.OuterMTU())
+	if p.Header.Version == 6 {
+		inner = max(inner, minIPv6)
+	}
+	w.sayTooBig(p, inner)
+	return true, OutTooBig
+}
+
+// cutWhole sends an inner packet in fragments, each protected by itself.
+func (w *outboundWorker) cutWhole(p *packet.Buffer, d *decision, mtu int) DropReason {
+	f, one := &w.maker.inner, &w.maker.piece
+	if f.Init(p.Bytes(), mtu, 0) != nil {
+		return OutTooBig
+	}
+	for {
+		n, ok := f.Next(one.Mem[packet.Headroom : packet.Headroom+packet.MaxLen])
+		if !ok {
+			return forwarded
+		}
+		one.Off, one.Len = packet.Headroom, n
+		if one.Parse() != nil || n > mtu {
+			return OutTooBig
+		}
+		if reason := w.wholeOne(one, d); reason != forwarded {
+			w.drop(reason, 1)
+		}
+	}
+}
+
+// commitFragments hands a protected packet over in fragments: RFC 4303 3.3.4,
+// "IP fragmentation ... occurs after ESP processing", here, for the socket for
+// whole packets does not.
+func (w *outboundWorker) commitFragments(tx *sendBatch, p *packet.Buffer, plan *wholePlan) DropReason {
+	f, mtu := &w.maker.outer, plan.mtu()
+	w.maker.ident6++
+	whole := w.maker.uncut[:plan.total]
+	if plan.version == 4 {
+		whole[6] &^= 0x40 // copied, and overruled by wholeTooBig
+	}
+	if f.Init(whole, mtu, w.maker.ident6) != nil {
+		return OutTooBig
+	}
+	for first := true; ; first = false {
+		slot := w.room(tx, mtu)
+		n, ok := f.Next(slot)
+		if !ok {
+			return forwarded
+		}
+		inner := 0
+		if first {
+			inner = p.Len
+		}
+		w.commitDatagram(tx, p, plan, inner, n)
+	}
 }
 
 // whole takes a packet, or each segment of a superpacket, through steps 4 to 8.
@@ -78,6 +173,14 @@ func (w *outboundWorker) wholeOne(p *packet.Buffer, d *decision) DropReason {
 	if reason != forwarded {
 		return reason
 	}
+	if mtu := plan.mtu(); plan.total > mtu {
+		if done, reason := w.wholeTooBig(p, d, &plan, mtu); done {
+			return reason
+		}
+	}
+	if isSYN(p) {
+		clampMSS(p, d.sa)
+	}
 	first, granted := w.reserve(d.sa, 1)
 	if granted == 0 {
 		return w.refusal(d.sa)
@@ -89,12 +192,21 @@ func (w *outboundWorker) wholeOne(p *packet.Buffer, d *decision) DropReason {
 		}
 	}
 	tx := &w.wires[plan.wire]
-	slot := w.room(tx, plan.total)
+	slot := w.maker.uncut
+	if !plan.cut {
+		slot = w.room(tx, plan.total)
+	}
 	w.copyWhole(slot, p, &plan)
 	if !w.protect(slot, &plan, first, number) {
 		return OutSeal
 	}
-	w.commitWhole(tx, p, &plan)
+	if plan.cut {
+		if reason := w.commitFragments(tx, p, &plan); reason != forwarded {
+			return reason
+		}
+	} else {
+		w.commitWhole(tx, p, &plan)
+	}
 	d.sa.Touch(int64(w.now), 1, p.Len)
 	if plan.around != nil && plan.around != d.sa {
 		plan.around.Touch(int64(w.now), 1, plan.total-plan.header-plan.ahLen)
@@ -252,8 +364,14 @@ func (w *outboundWorker) protect(slot []byte, plan *wholePlan, seal, sign uint64
 
 // commitWhole hands the packet over to its wire.
 func (w *outboundWorker) commitWhole(tx *sendBatch, p *packet.Buffer, plan *wholePlan) {
-	d := tx.commit(p.Len, false)
-	w.fill(d, plan.total)
+	w.commitDatagram(tx, p, plan, p.Len, plan.total)
+}
+
+// commitDatagram hands over the next n bytes of the arena, which carry that much
+// of the inner packet.
+func (w *outboundWorker) commitDatagram(tx *sendBatch, p *packet.Buffer, plan *wholePlan, inner, n int) {
+	d := tx.commit(inner, false)
+	w.fill(d, n)
 	d.Addr, d.Local, d.SegmentSize = plan.sa.Endpoint(), plan.sa.Local.Addr(), 0
 	d.TOS, d.DF = p.Header.TrafficClass, p.Header.DF
 }

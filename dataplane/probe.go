@@ -41,7 +41,7 @@ const (
 	// probeUse how long a doubt is pursued: longer than TCP waits before it tries
 	// a third time.
 	probeFresh = 300 * time.Millisecond
-	probeUse = 5 * time.Second
+	probeUse   = 5 * time.Second
 	// probeBudget is what one SA's confirmations cost the others: with very many
 	// SAs in use each is confirmed less often.
 	probeBudget = 2500 * time.Microsecond

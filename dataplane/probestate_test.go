@@ -16,7 +16,7 @@ type simPath struct {
 	dead   bool
 	// resting: no long packet is sent, but was a moment ago.
 	resting bool
-	rng    *rand.Rand
+	rng     *rand.Rand
 
 	now     time.Duration
 	probe   pathProbe

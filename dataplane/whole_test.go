@@ -27,6 +27,8 @@ type wholeSet struct {
 	ah, esp   string // suites
 	v6        bool   // outside
 	esn       bool
+	fragment  sad.FragmentMode
+	df        sad.DFMode
 	originals [2]netip.Addr // at B: what A's packets had, source and destination
 }
 
@@ -114,6 +116,7 @@ func (s wholeSet) params(t testing.TB, name string, local, remote netip.Addr) (l
 		}
 		base := sad.Params{
 			Direction: dir, Mode: s.mode, SPI: spi, Peer: "peer", Bundle: s.protocol == "ah+esp", ESN: s.esn, ReplayWindow: 64, FreshKeys: true,
+			Fragment: s.fragment, Tunnel: sad.Tunnel{DF: s.df},
 			Encap: s.encap, Local: netip.AddrPortFrom(local, 4500), Remote: netip.AddrPortFrom(remote, 4500),
 		}
 		if dir == sad.Inbound && name == "b" && s.originals[0].IsValid() {

@@ -19,7 +19,6 @@ import (
 	"github.com/adit-ipsec/adit/internal/rawip"
 	"github.com/adit-ipsec/adit/internal/seqstore"
 	"github.com/adit-ipsec/adit/internal/tun"
-	"github.com/adit-ipsec/adit/natt"
 	"github.com/adit-ipsec/adit/sad"
 	"github.com/adit-ipsec/adit/spd"
 )
@@ -142,59 +141,18 @@ func (g *gateway) params(cfg *config.Config) []sad.Params {
 
 // openEngine opens sockets and TUN and starts the dataplane over them.
 func (g *gateway) openEngine() (err error) {
-	var wires []interface{ Close() error }
+	wires := wires{g: g, engine: dataplane.Config{
+		NoOffload: !g.cfg.TUN.Offload, LinkMTU: hostnet.LinkMTU,
+		NoProbe: !g.cfg.Listen.ProbeMTU, IgnoreICMP: g.cfg.ICMP.IgnorePathMTU, PathMTUAge: g.cfg.ICMP.PathMTUAge,
+		ICMP: dataplane.ICMP{CheckQuoted: g.cfg.ICMP.CheckQuoted, Unreachable: g.cfg.ICMP.Unreachable},
+	}}
 	defer func() {
 		if err != nil {
-			for _, w := range wires {
-				_ = w.Close()
-			}
+			wires.close()
 		}
 	}()
-	engine := dataplane.Config{NoOffload: !g.cfg.TUN.Offload, LinkMTU: hostnet.LinkMTU}
-	udp, err := g.openUDP()
-	for _, conn := range udp {
-		wires = append(wires, conn)
-	}
-	switch {
-	case err == nil:
-	case g.cfg.Listen.Raw && !g.needs(sad.EncapUDP, 0):
-		g.log.Warn("no UDP socket; no peer needs it", "error", err)
-		for _, conn := range udp {
-			_ = conn.Close()
-		}
-		udp, wires = nil, nil
-	default:
+	if err := wires.open(); err != nil {
 		return err
-	}
-	for i, conn := range udp {
-		if i == 0 {
-			engine.Wire = conn
-		} else {
-			engine.Siblings = append(engine.Siblings, conn)
-		}
-	}
-	for _, family := range []int{4, 6} {
-		raw, err := g.openRaw(family)
-		if err != nil {
-			return err
-		}
-		if raw == nil {
-			continue
-		}
-		wires = append(wires, raw)
-		g.listens = append(g.listens, fmt.Sprintf("protocol 50 over IPv%d", family))
-		if family == 4 {
-			engine.Raw4 = raw
-		} else {
-			engine.Raw6 = raw
-		}
-	}
-	wires = append(wires, g.openICMP(&engine)...)
-	if err := g.openClear(); err != nil {
-		return err
-	}
-	if g.clear != nil {
-		engine.Clear = g.clear
 	}
 	mtu := g.chooseMTU(g.cfg)
 	g.mu.Lock()
@@ -204,80 +162,14 @@ func (g *gateway) openEngine() (err error) {
 	if err != nil {
 		return err
 	}
-	wires, engine.TUN = append(wires, device), device
-	if g.engine, err = dataplane.New(engine); err != nil {
+	wires.add(device)
+	wires.engine.TUN = device
+	if g.engine, err = dataplane.New(wires.engine); err != nil {
 		return err
 	}
 	g.defers(g.engine.Close)
 	g.logOffloads()
 	return nil
-}
-
-// queues is how many TUN queues there are, and UDP sockets: docs/adr/0003.
-func queues(cfg *config.Config) int { return max(cfg.TUN.Queues, 1) }
-
-// openUDP opens the UDP sockets, as many as there are queues. What it returns is
-// to be closed, also after an error.
-func (g *gateway) openUDP() (list []*natt.Conn, err error) {
-	udp, err := natt.Listen(natt.Config{
-		Address: g.cfg.Listen.Address, Port: g.cfg.Listen.NATTPort, Mark: ownMark, Offload: udpOffload(g.cfg.TUN.Offload),
-	})
-	if err != nil {
-		return nil, err
-	}
-	for list = append(list, udp); len(list) < queues(g.cfg); {
-		sibling, err := udp.Sibling()
-		if err != nil {
-			return list, err
-		}
-		list = append(list, sibling)
-	}
-	g.listens = append(g.listens, fmt.Sprintf("UDP %d on %s", udp.LocalPort(), listenAddress(g.cfg.Listen.Address)))
-	return list, nil
-}
-
-// openRaw opens a protocol 50 socket where the configuration allows one: nil
-// where it does not, or where it fails and no peer needs this family. A peer whose
-// SAs are in UDP may send without it at any time (RFC 7296 2.23).
-func (g *gateway) openRaw(family int) (*rawip.Conn, error) {
-	address := g.cfg.Listen.Address
-	if !g.cfg.RawAllowed || address.IsValid() && address.Is4() != (family == 4) {
-		return nil, nil
-	}
-	raw, err := rawip.Listen(rawip.Config{Family: family, Protocol: packet.ProtoESP, Address: address, Mark: ownMark})
-	if err == nil {
-		return raw, nil
-	}
-	if g.needs(sad.EncapNone, family) {
-		return nil, err
-	}
-	g.log.Debug("no raw socket; no peer needs it", "family", family, "error", err)
-	return nil, nil
-}
-
-// openClear opens the sender for bypassed packets: needed by a bypass policy,
-// welcome for one that a later reload brings.
-func (g *gateway) openClear() error {
-	clear, err := rawip.NewClear(ownMark)
-	if err == nil {
-		g.clear = clear
-		g.defers(clear.Close)
-		return nil
-	}
-	if names := clearPolicies(g.cfg.Policies); len(names) > 0 {
-		return fmt.Errorf("policy %s bypasses: %w", names[0], err)
-	}
-	g.log.Debug("no socket to bypass with; no policy needs it", "error", err)
-	return nil
-}
-
-// needs tells whether an outbound SA uses the encapsulation, towards a peer of
-// the family; family 0: any.
-func (g *gateway) needs(encap sad.Encapsulation, family int) bool {
-	return slices.ContainsFunc(g.cfg.SAParams(), func(p sad.Params) bool {
-		return p.Direction == packet.Outbound && p.Encap == encap &&
-			(family == 0 || p.Remote.Addr().Is4() == (family == 4))
-	})
 }
 
 // chooseMTU is the TUN's MTU in bytes: the file's, or what leaves every SA room
@@ -325,7 +217,21 @@ func (g *gateway) hostPlan(cfg *config.Config, mtu int) (hostnet.Plan, error) {
 	}
 	routes := planRoutes(cfg.Policies, connected)
 	plan.Routes, plan.Throw = routes.into, routes.throw
+	plan.Sources = transportSources(cfg, plan.Routes)
 	return plan, nil
+}
+
+// transportSources: the peers of transport mode are spoken with from the address
+// that their SAs take packets from.
+func transportSources(cfg *config.Config, routes []netip.Prefix) (list []hostnet.Source) {
+	for i := range cfg.Peers {
+		p := &cfg.Peers[i]
+		to := netip.PrefixFrom(p.Address, p.Address.BitLen())
+		if cfg.Profiles[p.Profile].Mode == sad.TransportMode && slices.Contains(routes, to) {
+			list = append(list, hostnet.Source{To: p.Address, From: cfg.Listen.Address})
+		}
+	}
+	return list
 }
 
 // openHost changes the host: MTU, addresses, routes and rules.
