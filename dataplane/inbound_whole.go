@@ -209,34 +209,31 @@ func (w *inboundWorker) transported(sa *sad.SA, job *esp.Packet, from *origin) (
 
 // synthesize makes in b an IP header like the one that the socket has taken off.
 // What the socket does not tell, options, flow label, and over UDP the hop limit,
-// is not there.
+// is not there. The hop limit of a raw packet is: RFC 5082 3 judges by it how far
+// away the sender is.
 func synthesize(b []byte, d *packet.Datagram) []byte {
 	src, dst := d.Addr.Addr(), d.Local
+	hops := d.TTL
+	if hops == 0 {
+		hops = outerTTL
+	}
 	if !src.IsValid() || !dst.IsValid() || src.Is4() != dst.Is4() {
 		return nil
 	}
 	if src.Is4() {
 		h := b[:20]
-		h[0], h[1], h[6], h[8] = 0x45, d.TOS, 0x40, receivedTTL(d)
+		h[0], h[1], h[6], h[8] = 0x45, d.TOS, 0x40, hops
 		s, t := src.As4(), dst.As4()
 		copy(h[12:], s[:])
 		copy(h[16:], t[:])
 		return h
 	}
 	h := b[:40]
-	h[0], h[1], h[7] = 0x60|d.TOS>>4, d.TOS<<4, receivedTTL(d)
+	h[0], h[1], h[7] = 0x60|d.TOS>>4, d.TOS<<4, hops
 	s, t := src.As16(), dst.As16()
 	copy(h[8:], s[:])
 	copy(h[24:], t[:])
 	return h
-}
-
-// receivedTTL is the TTL that d came with, where its socket tells it.
-func receivedTTL(d *packet.Datagram) uint8 {
-	if d.TTL != 0 {
-		return d.TTL
-	}
-	return outerTTL
 }
 
 // rebuild puts an IP header and what follows it together in the arena. RFC 4303
