@@ -43,7 +43,7 @@ type peer struct {
 
 func newPeer(t *testing.T, script string) *peer {
 	t.Helper()
-	cmd := exec.Command(python, script)
+	cmd := exec.Command(python, "-B", script) // -B: no __pycache__
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -82,7 +82,11 @@ type request struct {
 	Packet  string  `json:"packet"`
 }
 
-func (p *peer) ask(r request) ([]byte, error) {
+func (p *peer) ask(r request) ([]byte, error) { return p.answer(r) }
+
+func (p *peer) askWhole(r wholeRequest) ([]byte, error) { return p.answer(r) }
+
+func (p *peer) answer(r any) ([]byte, error) {
 	line, err := json.Marshal(r)
 	if err != nil {
 		return nil, err
