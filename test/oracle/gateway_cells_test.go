@@ -81,6 +81,9 @@ func cells(esn bool) (all []*cell) {
 	}
 	for i, c := range all {
 		c.esn, c.spi = esn, uint32(0x10000+0x100*i)
+		if esn {
+			c.spi += 0x10000
+		}
 		for d := range c.keys {
 			lengths := [3]int{}
 			if c.esp != "" {
@@ -195,7 +198,7 @@ var options4 = []struct {
 	{"router alert", []byte{148, 4, 0, 0}},
 	{"NOP and a full record route", []byte{1, 7, 7, 8, 192, 0, 2, 9}},
 	{"router alert, record route, timestamp, end", []byte{148, 4, 0, 0, 7, 11, 8, 192, 0, 2, 9, 0, 0, 0, 0, 68, 12, 9, 0, 1, 2, 3, 4, 0, 0, 0, 0, 0}},
-	{"NOPs", []byte{1, 1, 1, 1}},
+	{"NOPs and end", []byte{1, 1, 1, 0}},
 }
 
 // extension is an IPv6 extension header; its first byte is filled in later.
@@ -262,10 +265,11 @@ func upper(n int, src, dst netip.Addr) (protocol uint8, b []byte) {
 // extension headers.
 func build(n, variant int, src, dst netip.Addr) sample {
 	protocol, b := upper(n, src, dst)
+	tc := uint8(0x2e<<2 | n%2*packet.ECT0)
 	if src.Is4() {
 		o := options4[variant]
 		h := make([]byte, 20, 20+len(o.b))
-		h[0], h[1], h[6], h[8], h[9] = 0x45+byte(len(o.b)/4), 0x2e<<2, 0x40, 61, protocol
+		h[0], h[1], h[6], h[8], h[9] = 0x45+byte(len(o.b)/4), tc, 0x40, 61, protocol
 		if n%4 != 0 {
 			h[4], h[5] = 0x12, byte(n)
 		}
@@ -278,7 +282,7 @@ func build(n, variant int, src, dst netip.Addr) sample {
 	}
 	e := extensions6[variant]
 	h := make([]byte, 40)
-	binary.BigEndian.PutUint32(h, 6<<28|0xb8<<20|uint32(n))
+	binary.BigEndian.PutUint32(h, 6<<28|uint32(tc)<<20|uint32(n))
 	h[7] = 61
 	copy(h[8:], src.AsSlice())
 	copy(h[24:], dst.AsSlice())

@@ -165,12 +165,17 @@ func (g *gate) drops() (list []dataplane.Counter) {
 }
 
 // kernel does to a datagram what the sender's socket does: of what is sent whole
-// it fills in the IPv4 checksum, in front of all other it makes the headers.
+// it fills in the IPv4 checksum, in front of all other it makes the headers. It
+// would make an IPv4 length right as well, behind AH's back: so that must be.
 func (g *gate) kernel(d outgoing) []byte {
 	b := d.Mem
 	switch d.kind {
 	case wholeKind:
-		packet.SetLength(b, len(b))
+		h := bytes.Clone(header(b))
+		packet.SetLength(h, len(b))
+		if !bytes.Equal(h, header(b)) {
+			g.t.Errorf("a packet of %d bytes whose header has another length: %x", len(b), b)
+		}
 		packet.SetChecksum(header(b))
 		return b
 	case wireUDP:
@@ -303,12 +308,12 @@ func (g *gate) inbound(b []byte) ([]byte, error) {
 // in a record route option that has room.
 func travel(b []byte) {
 	if b[0]>>4 == 6 {
-		tc := (b[0]<<4|b[1]>>4)&3 | 0x20
+		tc := trafficClass(b)&3 | 0x58
 		binary.BigEndian.PutUint32(b, 6<<28|uint32(tc)<<20|0x54321)
 		b[7]--
 		return
 	}
-	b[1] = b[1]&3 | 0x20
+	b[1] = b[1]&3 | 0x58
 	b[8]--
 	h := header(b)
 	for at := 20; at < len(h) && h[at] != 0; {
