@@ -177,7 +177,7 @@ func newOne(t *testing.T, suite esp.Suite, outer int, start uint64, esn bool) *o
 	}
 	dev, host := tun.NewMemory("mem", 1500)
 	o.host = host
-	if o.gw, err = dataplane.New(dataplane.Config{TUN: dev, Wire: end}); err != nil {
+	if o.gw, err = dataplane.New(dataplane.Config{TUN: dev, Wire: end, NoProbe: true}); err != nil {
 		t.Fatal(err)
 	}
 	var local, remote []spd.AddrRange

@@ -99,6 +99,9 @@ func compare(t *testing.T, o gatewaytest.Options) {
 	}
 	got := map[string]int{}
 	for _, ip := range decrypted {
+		if bytes.HasPrefix(ip, []byte("adit-mtu")) {
+			continue // a dummy that probes the path MTU, or the answer to one
+		}
 		site, ok := between(p, ip)
 		if !ok {
 			t.Fatalf("tshark decrypted a packet that is not between the LANs: %x", ip)
