@@ -51,7 +51,7 @@ func (m *engineMemory) measure() (err error) {
 	}
 	e := Engine{Suite: m.suite, SAs: m.sas}.normal()
 	mem := newMemory(packet.Outbound, newThreadClock(nil))
-	gateway, err := dataplane.New(dataplane.Config{TUN: mem.tun, Wire: mem.wire})
+	gateway, err := dataplane.New(dataplane.Config{TUN: mem.tun, Wire: mem.wire, NoProbe: true})
 	if err != nil {
 		return err
 	}

@@ -65,7 +65,7 @@ func memoryGateway(b *testing.B, network *netsim.Network, suite esp.Suite, own, 
 		b.Fatal(err)
 	}
 	dev, host := tun.NewMemory("mem", 1500)
-	gw, err := dataplane.New(dataplane.Config{TUN: dev, Wire: end})
+	gw, err := dataplane.New(dataplane.Config{TUN: dev, Wire: end, NoProbe: true})
 	if err != nil {
 		b.Fatal(err)
 	}
