@@ -1,7 +1,9 @@
 package dataplane
 
 import (
+	"bytes"
 	"encoding/binary"
+	"math/rand/v2"
 	"net"
 	"net/netip"
 	"sync"
@@ -309,5 +311,45 @@ func TestGatewayHearsICMPAndCloses(t *testing.T) {
 	}
 	if is := sa.PathMTU(); is.MTU != 1300 {
 		t.Errorf("%v; expected 1300", is)
+	}
+}
+
+// Whatever arrives is counted once, and nothing but the SA's own MTU moves.
+func TestICMPErrorsOfAnyBytes(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	for _, six := range []bool{false, true} {
+		a, b, version := gwA4, gwB4, 4
+		if six {
+			a, b, version = gwA6, gwB6, 6
+		}
+		r := newRig(t, options{local: a, remote: b})
+		r.gw.path.port = 4500
+		sa := r.outSA()
+		sa.Reserve(100)
+		l := newICMPListener(r.gw, nil, version)
+		good := said{mtu: 1400, seq: 50}.message(t, sa, a, b)
+		const n = 20_000
+		for range n {
+			m := bytes.Clone(good.Bytes()[:rng.IntN(good.Len+1)])
+			for range rng.IntN(4) {
+				if len(m) > 0 {
+					m[rng.IntN(len(m))] = byte(rng.Uint32())
+				}
+			}
+			if !six && len(m) > 4 {
+				m[2], m[3] = 0, 0
+				binary.BigEndian.PutUint16(m[2:], ^packet.Checksum(m, 0))
+			}
+			l.now += time.Second
+			d := packet.Datagram{Mem: m, Len: len(m)}
+			l.hear(&d)
+		}
+		s := r.gw.Stats()
+		if sum := s.Counter("InICMPTooBig") + s.Counter("InICMPNoEffect") + s.Counter("InICMPRefused"); sum != n || s.Counter("InICMPTooBig") == 0 {
+			t.Errorf("version %d: %d of %d counted, %d believed", version, sum, n, s.Counter("InICMPTooBig"))
+		}
+		if is := sa.PathMTU(); is.MTU < sa.MinPathMTU() {
+			t.Errorf("version %d: %v", version, is)
+		}
 	}
 }

@@ -205,9 +205,10 @@ func (p *prober) prune() {
 func (p *prober) step(sa *sad.SA, interval time.Duration) {
 	path := p.paths[sa]
 	if path == nil {
-		path = &pathProbe{floor: sa.MinPathMTU()}
+		path = &pathProbe{}
 		p.paths[sa] = path
 	}
+	path.floor = sa.MinPathMTU() // another family's, perhaps, where the peer has moved
 	is := sa.PathMTU()
 	path.told(is.MTU, is.Link, p.now)
 	ask, n, news := path.poll(p.now, interval, sa.SentLong(int64(p.now-probeFresh)), p.id)

@@ -123,3 +123,22 @@ func TestSentLong(t *testing.T) {
 		t.Error("packets of 500 bytes at 6, and none since, expected")
 	}
 }
+
+// A peer that has moved to another address is at the end of another path; another
+// port is the same path. Another family's headers count.
+func TestAMoveForgetsThePath(t *testing.T) {
+	p := outbound(t)
+	p.Local = netip.AddrPort{}
+	sa := newSA(t, p)
+	sa.SetPathMTU(1500, MTULink, 0)
+	sa.SetPathMTU(1300, MTUProbe, 0)
+	sa.put(netip.MustParseAddrPort("192.0.2.2:61000"))
+	if is := sa.PathMTU(); is.MTU != 1300 {
+		t.Errorf("another port: %v", is)
+	}
+	before := sa.MaxInner(1500)
+	sa.put(netip.MustParseAddrPort("[2001:db8::9]:61000"))
+	if is := sa.PathMTU(); is.MTU != 1500 || is.Source != MTULink || is.Inner != before-20 || is.Inner != sa.InnerMTU() {
+		t.Errorf("another address: %+v; expected 1500 (link) and %d inside", is, before-20)
+	}
+}
