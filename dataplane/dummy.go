@@ -54,7 +54,11 @@ func (g *Gateway) SendDummy(id sad.ID, length int) error {
 	// Payload Data may consist of only random bytes." Zeros serve as well:
 	// encrypted they look the same, and without encryption the next header
 	// tells what this is anyway. DF is as most inner packets have it.
-	return g.sendDummy(sa, make([]byte, g.tfcLen(sa, length)), sa.Tunnel.DF != sad.DFClear)
+	err := g.sendDummy(sa, make([]byte, g.tfcLen(sa, length)), sa.Tunnel.DF != sad.DFClear)
+	if err == nil {
+		g.dummies.sent.Add(1)
+	}
+	return err
 }
 
 func (g *Gateway) outboundESP(id sad.ID) *sad.SA {
@@ -93,7 +97,6 @@ func (g *Gateway) sendDummy(sa *sad.SA, plaintext []byte, df bool) error {
 	if sent, err := to.WriteBatch(d.grams); sent != 1 {
 		return fmt.Errorf("dataplane: dummy packet on %s: %d bytes were not sent: %w", sa.ID(), gram.Len, err)
 	}
-	d.sent.Add(1)
 	sa.Touch(int64(g.clock()), 0, 0)
 	return nil
 }
