@@ -221,6 +221,32 @@ func TestRFC1191_3_ICMPOnlyLowers(t *testing.T) {
 	}
 }
 
+// What was never sent is not recent, however near its number is: on a new SA, and
+// where the lower half of an extended number has just begun again.
+func TestRFC4301_8_2_QuotedNumbersWereSent(t *testing.T) {
+	const young, old = 100, 1<<32 + 5
+	for _, c := range []struct {
+		last uint64
+		seq  uint32
+		ok   bool
+	}{
+		{young, 0, false}, {young, 1, true}, {young, 100, true}, {young, 101, false}, {young, 1<<32 - 1, false},
+		{old, 5, true}, {old, 0, true}, {old, 1<<32 - 1, true}, {old, 6, false},
+	} {
+		r := newRig(t, options{local: gwA4, store: &startAt{c.last - 1}})
+		sa := r.outSA()
+		if seq, _ := sa.Reserve(1); seq != c.last {
+			t.Fatalf("number %d, expected %d", seq, c.last)
+		}
+		l := newICMPListener(r.gw, nil, 4)
+		d := said{mtu: 1400, seq: c.seq}.message(t, sa, gwA4, gwB4)
+		l.hear(&d)
+		if believed := sa.PathMTU().MTU == 1400; believed != c.ok {
+			t.Errorf("number %#x behind %#x: believed %v", c.seq, c.last, believed)
+		}
+	}
+}
+
 // RFC 4301 8.2: "unauthenticated ICMP … MUST be able to configure": not believed,
 // and counted.
 func TestRFC4301_6_1_1_ICMPCanBeIgnored(t *testing.T) {

@@ -210,7 +210,8 @@ func TestRFC4303_2_6_OnlyProbesAreProbes(t *testing.T) {
 	if n := r.gw.Stats().Counter("InProbes") - before; n != probeQueue+11 {
 		t.Errorf("InProbes: +%d", n)
 	}
-	r.gw.path.prober = nil // Config.NoProbe
+	r.gw.path = pathMTU{}
+	r.gw.path.use(r.gw, &Config{NoProbe: true})
 	r.dropped(InDummy, func() { r.arrive(r.sealed(r.edge()+1, packet.ProtoNone, probe)) })
 }
 
