@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -192,10 +193,14 @@ func TestRootSeveralGatewaysBehindNATs(t *testing.T) {
 	}
 	out, err := n.gateway.Command("sa", "list")
 	check(t, err)
-	at := map[string]string{}
+	at, remote := map[string]string{}, 0
 	for line := range strings.Lines(out) {
-		if f := strings.Fields(line); len(f) > 5 && f[1] == "out" {
-			at[f[0]] = f[5]
+		f := strings.Fields(line)
+		if i := slices.Index(f, "REMOTE"); i > 0 {
+			remote = i
+		}
+		if len(f) > remote && remote > 0 && f[1] == "out" {
+			at[f[0]] = f[remote]
 		}
 	}
 	first, second := at["first"], at["second"]
