@@ -87,8 +87,8 @@ func TestRootUDPSenderHearsTheInnerMTU(t *testing.T) {
 // A path of 1280 bytes has no room for 1280 bytes in a tunnel: IPv6 passes all the
 // same, IPv4 hears of less, and what may be cut is.
 func TestRootTunnelOver1280Bytes(t *testing.T) {
-	for _, o := range []gatewaytest.Options{{}, {OuterV6: true}, {Raw: true}} {
-		t.Run(fmt.Sprintf("raw=%v outer6=%v", o.Raw, o.OuterV6), func(t *testing.T) {
+	for _, o := range []gatewaytest.Options{{}, {OuterV6: true}, {Raw: true, Profile: "fragment: after"}} {
+		t.Run(fmt.Sprintf("raw=%v outer6=%v %s", o.Raw, o.OuterV6, o.Profile), func(t *testing.T) {
 			ctx := root(t)
 			o.Topology = netlab.Options{MTU: 1280}
 			p := gatewaytest.NewPair(t, o)
