@@ -18,7 +18,7 @@ type DatagramID struct {
 func (d *DatagramID) Hash(seed uint64) uint64 {
 	f := Flow{
 		Src: d.Src, Dst: d.Dst, Protocol: d.Protocol, Version: d.Version,
-		SrcPort: uint16(d.Identification >> 16), DstPort: uint16(d.Identification), //nolint:gosec // G115: both halves
+		SrcPort: uint16(d.Identification >> 16), DstPort: uint16(d.Identification),
 	}
 	return f.Hash(seed)
 }
