@@ -440,6 +440,7 @@ func carries(sa *sad.SA, policy *spd.Policy, flow *packet.Flow) bool {
 // costs those packets, never the worker.
 func (w *inboundWorker) flush() {
 	if len(w.rx) == 0 {
+		w.taker.used = 0 // what was built again and then refused
 		return
 	}
 	written, err := w.queue.WriteBatch(w.rx)
