@@ -100,7 +100,7 @@ func (w *outboundWorker) returnDecision(p *packet.Buffer) decision {
 		return decision{}
 	}
 	if d.classes != nil {
-		d.sa = d.classes.SA(p.Header.TrafficClass, &flow)
+		w.choose(&d, p, &flow)
 	}
 	return d
 }

@@ -176,7 +176,7 @@ func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
 		return OutFragment
 	}
 	if d.classes != nil {
-		w.choose(&d, p)
+		w.choose(&d, p, &p.Flow)
 	}
 	switch {
 	case d.policy == nil || d.policy.Action == spd.Discard:
