@@ -187,6 +187,11 @@ func (w *inboundWorker) transported(sa *sad.SA, job *esp.Packet, from *origin) (
 		return nil, w.dummy(sa, job.Payload) // as in decapsulate
 	}
 	d := from.gram
+	// ESP does not sign the addresses that become the packet's own. Before the
+	// ICV endpoint lets UDP come from anywhere; here the SA says between whom it is.
+	if at := sa.Endpoint().Addr(); at.IsValid() && !at.IsUnspecified() && d.Addr.Addr() != at {
+		return nil, InEndpoint
+	}
 	var made [40]byte
 	var header []byte
 	switch {

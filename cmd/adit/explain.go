@@ -57,7 +57,7 @@ var dropCounters = []explanation{
 	{"InMalformed", "too short, or neither ESP nor AH", "noise; much of it: somebody scans"},
 	{"InNoIKE", "an IKE message came, and this version does not speak IKE", "the peer is set to negotiate: set it to manual keys"},
 	{"InNoSA", "unknown SPI (RFC 4303 3.4.2, audit)", "the two ends disagree: `adit check FILE --peer OTHER`; after a change of keys a few are normal"},
-	{"InEndpoint", "the SPI is right, and the outer addresses are not the SA's", "sent to another of this host's addresses: see `listen.address`; or protocol 50 that does not come from the peer's `address`"},
+	{"InEndpoint", "the SPI is right, and the outer addresses are not the SA's", "sent to another of this host's addresses: see `listen.address`; or protocol 50, or anything in transport mode, that does not come from the peer's `address`"},
 	{"InExpired", "the SA's hard lifetime is over at this end (RFC 4301 4.4.2.1)", "a few as it ends are normal: what the peer had sent before. Many: the lifetimes of the two ends differ; then `InNoSA` grows too"},
 	{"InReplay", "the sequence number was seen before, or is older than the window (RFC 4303 3.4.3, audit)", "few: reordering; raise `replay_window`. All of them: the peer started its numbers again without its `state_dir`; restart this end, or change the keys. Else somebody replays"},
 	{"InAuth", "the ICV is wrong (RFC 4303 3.4.4, audit)", "keys, suite or `esn` differ between the ends (`adit check FILE --peer OTHER`), or somebody forges packets. With `esn`, a packet older than the replay window counts here and not as InReplay: its number is taken for one of the next 2^32 (RFC 4303 appendix A2.2); if the path delays packets that long, raise `replay_window`"},
