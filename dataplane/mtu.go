@@ -186,12 +186,15 @@ func isSYN(p *packet.Buffer) bool {
 
 // clampMSS keeps TCP from sending packets that the SA's path does not take in one
 // piece: RFC 9293 3.7.1, the MSS is the MTU less the fixed headers of IP and TCP.
-func clampMSS(p *packet.Buffer, sa *sad.SA) {
+func clampMSS(p *packet.Buffer, sa *sad.SA) { clampMSSTo(p, sa.InnerMTU()) }
+
+// clampMSSTo is clampMSS for a path that takes inner packets of that many bytes.
+func clampMSSTo(p *packet.Buffer, inner int) {
 	headers := 20 + 20
 	if p.Header.Version == 6 {
 		headers = 40 + 20
 	}
-	mss := min(sa.InnerMTU()-headers, packet.MaxLen)
+	mss := min(inner-headers, packet.MaxLen)
 	if mss > 0 {
 		packet.ClampMSS(p.Bytes(), &p.Header, &p.Flow, uint16(mss))
 	}

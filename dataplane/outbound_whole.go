@@ -76,21 +76,42 @@ func (plan *wholePlan) mtu() int {
 	return mtu - ipv6Header - udpHeader
 }
 
+// longest is the longest outer packet that there can be, as mtu counts it.
+func (plan *wholePlan) longest() int {
+	if plan.wire == wireUDP {
+		return packet.MaxLen - udpHeader - ipv4Header
+	}
+	return packet.MaxLen
+}
+
+// inner is the longest inner packet, with an IP header as this one's, that an outer
+// packet of so many bytes holds.
+func (plan *wholePlan) inner(outer int) int {
+	room := outer - plan.header - plan.ahLen
+	if plan.sa.Protocol == sad.ESP {
+		room = plan.sa.Suite.MaxPayload(room)
+	}
+	return plan.payload + room
+}
+
 // wholeTooBig is tooBig for a whole packet: the same table, but that the socket
 // for whole packets cuts nothing, so that it is done here. In transport mode an
 // inner packet is never cut: RFC 4303 3.3.4, "fragmentation is performed after
 // ESP processing".
 func (w *outboundWorker) wholeTooBig(p *packet.Buffer, d *decision, plan *wholePlan, mtu int) (done bool, reason DropReason) {
+	whole := plan.total <= plan.longest()
 	mayCut := p.Header.Version == 4 && !p.Header.DF
 	tunnel := d.sa.Mode == sad.TunnelMode
 	switch {
-	case tunnel && mayCut && (d.sa.Fragment == sad.FragmentBefore || d.sa.Tunnel.DF == sad.DFSet):
-		return true, w.cutWhole(p, d, d.sa.MaxInner(d.sa.OuterMTU()))
-	case mayCut, tunnel && d.sa.Tunnel.DF == sad.DFClear, p.Header.Version == 6 && p.Len <= minIPv6:
+	case tunnel && mayCut && (d.sa.Fragment == sad.FragmentBefore || d.sa.Tunnel.DF == sad.DFSet || !whole):
+		return true, w.cutWhole(p, d, plan.inner(mtu))
+	case whole && (mayCut || tunnel && d.sa.Tunnel.DF == sad.DFClear || p.Header.Version == 6 && p.Len <= minIPv6):
 		plan.cut = plan.wire == wireWhole
 		return false, forwarded
+	case mayCut:
+		return true, OutTooBig // transport mode, and nothing could put it together again
 	}
-	inner := d.sa.MaxInner(d.sa.OuterMTU())
+	inner := plan.inner(mtu)
 	if p.Header.Version == 6 {
 		inner = max(inner, minIPv6)
 	}
@@ -98,7 +119,9 @@ func (w *outboundWorker) wholeTooBig(p *packet.Buffer, d *decision, plan *wholeP
 	return true, OutTooBig
 }
 
-// cutWhole sends an inner packet in fragments, each protected by itself.
+// cutWhole sends an inner packet in fragments of at most mtu bytes, each protected
+// by itself. None is cut again: should the path have become narrower since, the
+// next packet sees it.
 func (w *outboundWorker) cutWhole(p *packet.Buffer, d *decision, mtu int) DropReason {
 	f, one := &w.maker.inner, &w.maker.piece
 	if f.Init(p.Bytes(), mtu, 0) != nil {
@@ -113,7 +136,11 @@ func (w *outboundWorker) cutWhole(p *packet.Buffer, d *decision, mtu int) DropRe
 		if one.Parse() != nil || n > mtu {
 			return OutTooBig
 		}
-		if reason := w.wholeOne(one, d); reason != forwarded {
+		plan, reason := w.plan(one, d)
+		if reason == forwarded {
+			reason = w.sendWhole(one, d, &plan)
+		}
+		if reason != forwarded {
 			w.drop(reason, 1)
 		}
 	}
@@ -173,22 +200,28 @@ func (w *outboundWorker) wholeOne(p *packet.Buffer, d *decision) DropReason {
 	if reason != forwarded {
 		return reason
 	}
-	if mtu := plan.mtu(); plan.total > mtu {
+	mtu := min(plan.mtu(), plan.longest())
+	if plan.total > mtu {
 		if done, reason := w.wholeTooBig(p, d, &plan, mtu); done {
 			return reason
 		}
 	}
 	if isSYN(p) {
-		clampMSS(p, d.sa)
+		clampMSSTo(p, plan.inner(mtu))
 	}
+	return w.sendWhole(p, d, &plan)
+}
+
+// sendWhole takes a packet that fits, or is to be cut, through steps 5 to 8.
+func (w *outboundWorker) sendWhole(p *packet.Buffer, d *decision, plan *wholePlan) DropReason {
 	first, granted := w.reserve(d.sa, 1)
 	if granted == 0 {
-		return w.refusal(d.sa)
+		return w.refuseWhole(d.sa, p)
 	}
 	number := first
 	if plan.around != nil && plan.around != d.sa {
 		if number, granted = w.reserve(plan.around, 1); granted == 0 {
-			return w.refusal(plan.around)
+			return w.refuseWhole(plan.around, p)
 		}
 	}
 	tx := &w.wires[plan.wire]
@@ -196,21 +229,27 @@ func (w *outboundWorker) wholeOne(p *packet.Buffer, d *decision) DropReason {
 	if !plan.cut {
 		slot = w.room(tx, plan.total)
 	}
-	w.copyWhole(slot, p, &plan)
-	if !w.protect(slot, &plan, first, number) {
+	w.copyWhole(slot, p, plan)
+	if !w.protect(slot, plan, first, number) {
 		return OutSeal
 	}
 	if plan.cut {
-		if reason := w.commitFragments(tx, p, &plan); reason != forwarded {
+		if reason := w.commitFragments(tx, p, plan); reason != forwarded {
 			return reason
 		}
 	} else {
-		w.commitWhole(tx, p, &plan)
+		w.commitWhole(tx, p, plan)
 	}
 	d.sa.Touch(int64(w.now), 1, p.Len)
 	if plan.around != nil && plan.around != d.sa {
 		plan.around.Touch(int64(w.now), 1, plan.total-plan.header-plan.ahLen)
 	}
+	return forwarded
+}
+
+// refuseWhole ends a packet for which sa has no number, and has counted it.
+func (w *outboundWorker) refuseWhole(sa *sad.SA, p *packet.Buffer) DropReason {
+	w.refuse(sa, p, 1)
 	return forwarded
 }
 
@@ -222,8 +261,11 @@ func (w *outboundWorker) plan(p *packet.Buffer, d *decision) (wholePlan, DropRea
 	if !remote.Is4() {
 		plan.version, plan.header = 6, 40
 	}
-	if sa.Protocol == sad.AH {
+	switch {
+	case sa.Protocol == sad.AH:
 		plan.around = sa
+	case sa.Bundle && plan.around == nil:
+		return plan, OutNoSA // one half of two is none
 	}
 	if sa.Mode == sad.TransportMode {
 		if !transportEnds(sa, p) {
@@ -250,13 +292,6 @@ func (w *outboundWorker) plan(p *packet.Buffer, d *decision) (wholePlan, DropRea
 		plan.ahLen = plan.around.AHSuite.HeaderLen(plan.version)
 	}
 	plan.total = plan.header + plan.ahLen + protected
-	longest := packet.MaxLen
-	if plan.wire == wireUDP {
-		longest -= udpHeader + 20
-	}
-	if plan.total > longest {
-		return plan, OutTooBig
-	}
 	return plan, forwarded
 }
 
