@@ -212,7 +212,7 @@ func (w *inboundWorker) clampMSS(p *packet.Buffer) {
 	}
 }
 
-// refusal is an outer packet with DF that this host's kernel refused as too long.
+// refusal is an outer packet that this host's kernel refused as too long.
 type refusal struct {
 	to  netip.AddrPort
 	spi uint32
@@ -220,11 +220,25 @@ type refusal struct {
 }
 
 // note remembers d if err says that it is too long for the link. Without DF the
-// kernel would have cut it.
-func (r *refusal) note(d *packet.Datagram, err error) {
-	if d.DF && d.Len >= esp.HeaderLen && errors.Is(err, syscall.EMSGSIZE) {
+// kernel would have cut it, but for a whole packet, which nobody cuts here.
+func (r *refusal) note(d *packet.Datagram, err error, whole bool) {
+	if (d.DF || whole) && d.Len >= esp.HeaderLen && errors.Is(err, syscall.EMSGSIZE) {
 		r.to, r.spi, r.len = d.Addr, binary.BigEndian.Uint32(d.Bytes()), d.Len
 	}
+}
+
+// length is how long the outer packet was that was refused, in bytes, if it was
+// one of sa's; else 0. A whole packet shows no SPI at its start: the link towards
+// its destination counts for all that send such there.
+func (r *refusal) length(sa *sad.SA, whole bool) int {
+	switch {
+	case sa.Direction != sad.Outbound || sa.Endpoint() != r.to:
+	case whole && sa.Whole() && sa.Encap == sad.EncapNone:
+		return r.len
+	case !whole && sa.Protocol == sad.ESP && sa.SPI == r.spi:
+		return sa.OuterOfESP(r.len)
+	}
+	return 0
 }
 
 // learnRefused lowers the path MTU of the SA whose packet the kernel refused.
@@ -238,8 +252,8 @@ func (w *outboundWorker) learnRefused(b *sendBatch) {
 		return
 	}
 	for sa := range w.cache.sas.All() {
-		if sa.Direction == sad.Outbound && sa.SPI == r.spi && sa.Endpoint() == r.to {
-			w.gateway.path.refused(sa, sa.OuterLen(0)-sa.Suite.SealedLen(0)+r.len, w.now)
+		if n := r.length(sa, b.whole); n > 0 {
+			w.gateway.path.refused(sa, n, w.now)
 		}
 	}
 }

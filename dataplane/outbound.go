@@ -113,6 +113,7 @@ func newOutboundWorker(g *Gateway, q tun.Queue, index int, wires [wireKinds]Send
 	for kind, wire := range wires {
 		if wire != nil {
 			w.wires[kind] = newSendBatch(wire)
+			w.wires[kind].whole = wireKind(kind) == wireWhole
 		}
 	}
 	return w

@@ -14,6 +14,7 @@ type sendBatch struct {
 	grams  []packet.Datagram
 	inner  []int  // the inner packet's length of each, in bytes
 	copied []bool // of each: DF is set because the inner packet has it set
+	whole  bool   // they are whole packets, with their IP headers
 
 	refused refusal // the last one that was too long for the link, since it was looked at
 }
@@ -57,7 +58,7 @@ func (b *sendBatch) flush() (packets, bytes uint64, failed int) {
 		}
 		packets += uint64(sent)
 		if err != nil && sent < len(grams) {
-			b.refused.note(&grams[sent], err)
+			b.refused.note(&grams[sent], err, b.whole)
 			if errors.Is(err, syscall.EMSGSIZE) && clearDF(grams[sent:], inner[sent:], copied[sent:]) {
 				grams, inner, copied = grams[sent:], inner[sent:], copied[sent:]
 				continue

@@ -113,6 +113,10 @@ func (sa *SA) OuterLen(inner int) int {
 	return sa.headers() + sa.Suite.SealedLen(inner)
 }
 
+// OuterOfESP is the length in bytes of the outer packet, IP header included, around
+// an ESP packet of that many bytes.
+func (sa *SA) OuterOfESP(sealed int) int { return sa.headers() + sealed }
+
 // MaxInner is the length in bytes of the longest inner packet that an outer
 // packet of that many bytes holds; negative where it holds none.
 func (sa *SA) MaxInner(outer int) int {
