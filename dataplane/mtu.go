@@ -157,8 +157,13 @@ func (w *outboundWorker) sealFragment(tx *sendBatch, p *packet.Buffer, sa *sad.S
 	start := esp.HeaderLen + sa.Suite.IVLen()
 	slot := w.room(tx, sa.Suite.SealedLen(mtu))
 	n, _ := w.mtu.fragments.Next(slot[start:])
+	end := start + n
+	if padded := min(w.gateway.tfcLen(sa, n), mtu); padded > n { // mtu: what the slot has room for
+		end = start + padded
+		clear(slot[start+n : end])
+	}
 	j := &w.segment[0]
-	j.Seq, j.NextHeader, j.Payload, j.Wire = seq, packet.ProtoIPv4, slot[start:start+n], slot
+	j.Seq, j.NextHeader, j.Payload, j.Wire = seq, packet.ProtoIPv4, slot[start:end], slot
 	sa.Transform.Seal(w.scratch, sa.SPI, w.segment[:])
 	if j.Err != nil {
 		w.drop(OutSeal, 1)
