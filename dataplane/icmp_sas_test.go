@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"testing"
 
+	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/sad"
 )
 
@@ -49,4 +50,25 @@ func TestRFC4301_6_2_TheMessagesOwnDSCPChoosesTheSA(t *testing.T) {
 	if list := r.events(); len(list) != 0 {
 		t.Errorf("an error asks for an SA: %+v", list)
 	}
+}
+
+// An ICMP error about traffic of a bundle beside a class goes through both of the
+// bundle's SAs, as that traffic does, and nowhere when one of them is missing.
+func TestRFC4301_6_2_ThroughABundleBesideAClass(t *testing.T) {
+	a, b := newWholePair(t, bundle4)
+	p := bundle4.params(t, "a", outerA[0], outerB[0])[0]
+	p.Bundle, p.SPI, p.DSCPs, p.EncryptionKey = false, efSPI, []uint8{ef}, key("class", len(p.EncryptionKey))
+	if err := a.gw.Install(p); err != nil {
+		t.Fatal(err)
+	}
+	report := exceeded(router4, hostB, fromB("x"))
+	out := a.send(report)
+	if len(out) != 1 || out[0].wire != wireWhole || out[0].Bytes()[9] != packet.ProtoAH {
+		t.Fatalf("expected one packet with AH around it, saw %+v", out)
+	}
+	if n := len(b.receive(out...)); n != 1 {
+		t.Errorf("at B: expected 1 packet, saw %d; drops %v", n, nonzero(b.gw))
+	}
+	a.gw.Remove(sad.ID{Direction: sad.Outbound, SPI: 0x3000, Peer: "peer", Protocol: sad.AH})
+	a.dropped(OutDiscard, func() int { return len(a.send(report)) })
 }
