@@ -183,3 +183,27 @@ func TestDSCPReorderWithTwoSAs(t *testing.T) {
 		t.Errorf("one SA: expected replays, and nothing else lost; saw %d packets and %d replays", delivered, replays)
 	}
 }
+
+// A fragment whose ports are not known does not take a class of one of the policies
+// that it may belong to.
+func TestFragmentsThatPortsCannotDecideTakeNoClass(t *testing.T) {
+	policies := []spd.Policy{byPort(spd.Bypass)[0], protectAll()[0]}
+	for name, f := range families() {
+		r := newRig(t, options{suite: "aes128-sha256", noESN: true, policies: policies, noSA: true})
+		var list []sad.Params
+		for i, policy := range []string{"web", "lan"} {
+			p := r.params(sad.Outbound)
+			p.SPI, p.Policy, p.DSCPs = uint32(efSPI+i), policy, []uint8{0, 46}
+			p.EncryptionKey, p.IntegrityKey = key("enc "+policy, len(p.EncryptionKey)), key("int "+policy, len(p.IntegrityKey))
+			list = append(list, p)
+		}
+		if err := r.gw.Install(list...); err != nil {
+			t.Fatal(err)
+		}
+		r.counts(map[DropReason]uint64{OutFragment: 2}, func() {
+			for _, s := range r.send(pieces(f.datagramTo(22, 300), 7, 120)[1:]...) {
+				t.Errorf("%s: a fragment of no known port left with SPI %#x", name, wireSPI(s.Bytes()))
+			}
+		})
+	}
+}
