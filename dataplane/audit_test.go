@@ -386,3 +386,46 @@ func (w *blockedWire) Close() error {
 	close(w.done)
 	return nil
 }
+
+// Packets with a header of their own are audited as the others are: with their SA,
+// and to the last one of a superpacket.
+func TestRFC4302_3_3_2_OverflowOfWholePacketsIsAudited(t *testing.T) {
+	for _, super := range []bool{false, true} {
+		set := wholeSet{protocol: "ah", encap: sad.EncapNone, ah: "sha256"}
+		a, _ := newWholePair(t, set)
+		p := set.params(t, "a", outerA[0], outerB[0])[0]
+		a.gw.Remove(p.ID())
+		p.Sequence = &startAt{1<<32 - 1 - 3}
+		if err := a.gw.Install(p); err != nil {
+			t.Fatal(err)
+		}
+		n := 0
+		if super {
+			s := fromASuper(7*1000, 1000)
+			a.gw.out[0].bufs[0].Set(s.bytes())
+			a.gw.out[0].bufs[0].SegmentSize = s.size
+			a.gw.out[0].walk(1)
+			n = len(a.wires[wireWhole].take())
+		} else {
+			n = len(a.send(fromA("1"), fromA("2"), fromA("3"), fromA("4"), fromA("5"), fromA("6"), fromA("7")))
+		}
+		if n != 3 {
+			t.Fatalf("superpacket %v: %d packets left, expected 3", super, n)
+		}
+		a.gw.audits(2*eventInterval, true)
+		var count uint64
+		for len(a.gw.events) > 0 {
+			e := <-a.gw.events
+			if e.Kind != Audit || e.Reason != OutSeqExhausted {
+				continue
+			}
+			count += e.Count
+			if e.SPI != p.SPI || e.Peer != p.Peer || e.Dst.Addr() != outerB[0] || e.Flow.SrcAddr() != hostA {
+				t.Errorf("superpacket %v: saw %+v", super, e)
+			}
+		}
+		if count != 4 {
+			t.Errorf("superpacket %v: audited %d packets, expected 4", super, count)
+		}
+	}
+}

@@ -195,6 +195,8 @@ func (w *outboundWorker) whole(p *packet.Buffer, d *decision) DropReason {
 	return forwarded
 }
 
+// wholeOne takes one packet through steps 4 to 8. What found no sequence number is
+// counted in there, with its SA.
 func (w *outboundWorker) wholeOne(p *packet.Buffer, d *decision) DropReason {
 	plan, reason := w.plan(p, d)
 	if reason != forwarded {
