@@ -141,7 +141,7 @@ func (m *mirror) peers(i, j int) {
 	if fa.Protocol == fb.Protocol {
 		m.sas(keyA, keyB, pa, pb)
 	}
-	m.policies(pa.Name, pb.Name)
+	m.policies(pa, pb)
 }
 
 // addresses: each end sends to where the other one listens, unless a NAT stands
@@ -217,9 +217,9 @@ func (c *Config) policiesOf(peer string) (list []indexed) {
 // policies compares what the two ends protect. Exact mirror images go first;
 // of the rest, policies of one name belong together, then those left over in
 // their order.
-func (m *mirror) policies(peerA, peerB string) {
-	m.bypasses(peerA, peerB)
-	as, bs := m.a.policiesOf(peerA), m.b.policiesOf(peerB)
+func (m *mirror) policies(pa, pb *Peer) {
+	m.bypasses(pa, pb)
+	as, bs := m.a.policiesOf(pa.Name), m.seenHere(m.b.policiesOf(pb.Name), pa, pb)
 	take := func(same func(a, b indexed) bool, found func(a, b indexed)) {
 		as = slices.DeleteFunc(as, func(a indexed) bool {
 			j := slices.IndexFunc(bs, func(b indexed) bool { return same(a, b) })
@@ -245,8 +245,8 @@ func (m *mirror) policies(peerA, peerB string) {
 // bypasses compares what passes in clear though a later policy would protect it:
 // the first match wins, so that the other end must let it pass in clear too.
 // Discard policies are not compared: each end may be the stricter one.
-func (m *mirror) bypasses(peerA, peerB string) {
-	as, bs := m.a.bypassesBefore(peerA), m.b.bypassesBefore(peerB)
+func (m *mirror) bypasses(pa, pb *Peer) {
+	as, bs := m.a.bypassesBefore(pa.Name), m.seenHere(m.b.bypassesBefore(pb.Name), pa, pb)
 	mirrored := func(p *spd.Policy, list []indexed) bool {
 		return slices.ContainsFunc(list, func(q indexed) bool { return len(selectorDifferences(p, q.p)) == 0 })
 	}

@@ -83,18 +83,50 @@ func (d *decoder) checkTransport() {
 	}
 }
 
-// transportEnd holds one side of a policy to the address of that end, or to the
-// one that it has in front of its NAT.
+// transportEnd holds one side of a policy to the address of that end as packets
+// have it here. That is not the one in front of the end's NAT: RFC 7296 section
+// 2.23.1 has this end put the address that it sees in that one's place before it
+// asks the SPD.
 func (d *decoder) transportEnd(key string, found []spd.AddrRange, p *Peer, outer, original netip.Addr) {
 	if !outer.IsValid() || len(found) == 0 {
 		return // refused already
 	}
-	if one := found[0]; len(found) == 1 && one.From == one.To && (one.From == outer || one.From == original) {
+	one := found[0]
+	if len(found) == 1 && one.From == one.To && one.From == outer {
 		return
 	}
-	fix := fmt.Sprintf("write [%s]", outer)
-	if original.IsValid() && original != outer {
-		fix += fmt.Sprintf(" or [%s]", original)
+	why := "which protects only what the two gateways send each other"
+	if original.IsValid() && len(found) == 1 && one.From == one.To && one.From == original {
+		why = fmt.Sprintf("and behind the NAT packets have %s in the place of the original address", outer)
 	}
-	d.fail(key, fmt.Sprintf("found [%s], and peer %q has a profile with `mode: transport`, which protects only what the two gateways send each other", spd.FormatAddrRanges(found), p.Name), fix+", or use a profile with `mode: tunnel`")
+	d.fail(key, fmt.Sprintf("found [%s], and peer %q has a profile with `mode: transport`, %s", spd.FormatAddrRanges(found), p.Name, why),
+		fmt.Sprintf("write [%s], or use a profile with `mode: tunnel`", outer))
+}
+
+// seenHere is the other end's policies with the addresses that this end knows the
+// two by. In transport mode the selectors are the ends themselves, and a NAT
+// changes what an end is called at the other one.
+func (m *mirror) seenHere(list []indexed, pa, pb *Peer) []indexed {
+	if m.a.Profiles[pa.Profile].Mode != sad.TransportMode || m.b.Profiles[pb.Profile].Mode != sad.TransportMode {
+		return list
+	}
+	for i := range list {
+		p := *list[i].p // the file stays as it is
+		if pb.BehindNAT {
+			p.Selector.Local = renamed(p.Selector.Local, m.b.Listen.Address, pa.Address)
+		}
+		if pa.BehindNAT {
+			p.Selector.Remote = renamed(p.Selector.Remote, pb.Address, m.a.Listen.Address)
+		}
+		list[i].p = &p
+	}
+	return list
+}
+
+// renamed is ranges, or to alone where they are from alone.
+func renamed(ranges []spd.AddrRange, from, to netip.Addr) []spd.AddrRange {
+	if to.IsValid() && len(ranges) == 1 && ranges[0].From == from && ranges[0].To == from {
+		return []spd.AddrRange{{From: to, To: to}}
+	}
+	return ranges
 }

@@ -121,10 +121,31 @@ func TestMirrorOfOriginalAddresses(t *testing.T) {
 		t.Errorf("expected original_local, seen %v", got)
 	}
 	none := edited(t, "good/transport-nat-peer.yaml", "    original_local: 192.0.2.2\n    original_remote: 10.0.0.5\n", "",
-		"remote: [10.0.0.5]", "remote: [198.51.100.1]")
+		"remote: [198.51.100.1], protocol: udp", "remote: [198.51.100.1], protocol: tcp")
 	got = Mirror(none, a)
-	if len(got) != 3 || got[0].Text != "original_local is none here, original_remote is 192.0.2.2 at the other end" || got[2].Key != "policies[0].remote" {
+	if len(got) != 3 || got[0].Text != "original_local is none here, original_remote is 192.0.2.2 at the other end" || got[2].Key != "policies[0].protocol" {
 		t.Errorf("expected both addresses and the selector, seen %v", got)
+	}
+}
+
+// TestRFC7296_2_23_1_TransportPoliciesNameWhatPacketsCarry: the address in front
+// of the peer's NAT is in no packet here, so that a policy with it would carry
+// nothing. The two ends mirror each other though each knows the other by another
+// address; what one of them bypasses included.
+func TestRFC7296_2_23_1_TransportPoliciesNameWhatPacketsCarry(t *testing.T) {
+	data, err := os.ReadFile("testdata/good/transport-nat-peer.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(data), "remote: [198.51.100.1]", "remote: [10.0.0.5]", 1)
+	if _, err := Parse("peer.yaml", []byte(text)); err == nil || !strings.Contains(err.Error(), "policies[0].remote") || !strings.Contains(err.Error(), "write [198.51.100.1]") {
+		t.Errorf("expected the original address to be refused, seen %v", err)
+	}
+	const ssh = "policies:\n  - {name: ssh, local: [%s], remote: [%s], protocol: tcp, action: bypass}\n"
+	a := edited(t, "good/transport-nat.yaml", "policies:\n", fmt.Sprintf(ssh, "10.0.0.5", "192.0.2.2"), "protocol: udp", "protocol: any")
+	b := edited(t, "good/transport-nat-peer.yaml", "policies:\n", fmt.Sprintf(ssh, "192.0.2.2", "198.51.100.1"), "protocol: udp", "protocol: any")
+	for _, d := range append(Mirror(a, b), Mirror(b, a)...) {
+		t.Errorf("expected no difference, seen %s", d)
 	}
 }
 
