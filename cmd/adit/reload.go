@@ -60,20 +60,28 @@ func sameSA(a, b *sad.Params) bool {
 // fixedBy names what a reload would have to change and cannot.
 func fixedBy(old, cfg *config.Config) []string {
 	var keys []string
+	listen := old.Listen
+	listen.Raw = cfg.Listen.Raw // what of it follows from the peers has its own line
 	for _, k := range []struct {
 		key  string
 		same bool
 	}{
 		{"tun", reflect.DeepEqual(old.TUN, cfg.TUN)},
-		{"listen", reflect.DeepEqual(old.Listen, cfg.Listen) && old.RawAllowed == cfg.RawAllowed},
-		{"listen.raw", old.UsesAH() || !cfg.UsesAH()}, // the first AH needs sockets of its own
+		{"listen", reflect.DeepEqual(listen, cfg.Listen) && old.RawAllowed == cfg.RawAllowed},
+		// The first peer without UDP, or with AH, needs sockets of its own.
+		{"listen.raw", old.Listen.Raw == cfg.Listen.Raw && (old.UsesAH() || !cfg.UsesAH())},
 		{"icmp", old.ICMP == cfg.ICMP},
 		{"state_dir", old.StateDir == cfg.StateDir},
 		{"control", old.Control == cfg.Control},
 	} {
-		if !k.same {
-			keys = append(keys, fmt.Sprintf("%s (%s)", k.key, cfg.Position(k.key)))
+		if k.same {
+			continue
 		}
+		text := fmt.Sprintf("%s (%s)", k.key, cfg.Position(k.key))
+		if k.key == "listen.raw" {
+			text += ", which follows from `encap` and `protocol` in the peers' profiles"
+		}
+		keys = append(keys, text)
 	}
 	return keys
 }

@@ -76,6 +76,13 @@ func TestReloadRefusesWhatItCannotChange(t *testing.T) {
 			t.Errorf("%s -> %s: got %q, want %s with its place", c.old, c.new, keys, c.key)
 		}
 	}
+	// The first peer without UDP, and the last one: nobody has touched listen.
+	udp := []string{"default: {encap: none}", "default: {encap: udp}"}
+	for _, keys := range [][]string{fixedBy(loaded(t, udp...), loaded(t)), fixedBy(loaded(t), loaded(t, udp...))} {
+		if len(keys) != 1 || !strings.HasPrefix(keys[0], "listen.raw (") || !strings.Contains(keys[0], "`encap`") {
+			t.Errorf("encap: got %q, want listen.raw and what it follows from", keys)
+		}
+	}
 	if keys := fixedBy(loaded(t), loaded(t)); len(keys) != 0 {
 		t.Errorf("the same file: got %q", keys)
 	}

@@ -29,7 +29,7 @@ standard error and tells systemd when it is ready.
 
 SIGHUP applies the file again: SAs and policies that changed are swapped, the
 others are not touched. A file that is not valid, or that changes tun, listen,
-state_dir or control, changes nothing and is logged.
+icmp, state_dir or control, changes nothing and is logged.
 
 A second SIGTERM or SIGINT ends it at once, without tidying up.`),
 		Args: cobra.NoArgs,
