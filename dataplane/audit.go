@@ -148,7 +148,7 @@ func (w *inboundWorker) audit(reason DropReason, from origin, sa *sad.SA, job *e
 		e.Src, e.Dst = d.Addr, netip.AddrPortFrom(d.Local, w.localPort())
 		if sa == nil {
 			parse := esp.ParseHeader
-			if w.covered {
+			if w.covered && from.header == 0 {
 				parse = ah.ParseHeader
 			}
 			spi, low, _ := parse(d.Mem[from.start:from.end])

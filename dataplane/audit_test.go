@@ -429,3 +429,27 @@ func TestRFC4302_3_3_2_OverflowOfWholePacketsIsAudited(t *testing.T) {
 		}
 	}
 }
+
+// Of a bundle whose ESP is for no SA, the audit log has that SPI and number, not
+// those of the AH around it, which are right.
+func TestRFC4303_3_4_2_UnknownSPIInsideAHIsAudited(t *testing.T) {
+	a, b := newWholePair(t, bundle4)
+	b.gw.Remove(sad.ID{Direction: sad.Inbound, SPI: 0x3000, Peer: "peer", Protocol: sad.ESP})
+	esp := bundle4.params(t, "a", outerA[0], outerB[0])[0]
+	a.gw.Remove(esp.ID())
+	esp.SPI, esp.EncryptionKey = 0x7777, key("other", len(esp.EncryptionKey))
+	if err := a.gw.Install(esp); err != nil {
+		t.Fatal(err)
+	}
+	b.dropped(InNoSA, func() int { return len(b.receive(a.send(fromA("x"))...)) })
+	b.gw.audits(2*eventInterval, true)
+	for len(b.gw.events) > 0 {
+		if e := <-b.gw.events; e.Kind == Audit {
+			if e.Reason != InNoSA || e.SPI != esp.SPI || e.Seq != 1 || e.Peer != "" || e.Src.Addr() != outerA[0] {
+				t.Errorf("saw %+v", e)
+			}
+			return
+		}
+	}
+	t.Error("no Audit event")
+}

@@ -110,7 +110,11 @@ func (w *inboundWorker) openAH() {
 		}
 		if reason != forwarded {
 			w.drop(reason, 1)
-			w.audit(reason, t.from[i], t.sa, &t.jobs[i])
+			about := t.sa
+			if reason == InNoSA { // the SPI inside a bundle is the one without
+				about = nil
+			}
+			w.audit(reason, t.from[i], about, &t.jobs[i])
 		}
 	}
 	if packets > 0 {
@@ -142,7 +146,8 @@ func (w *inboundWorker) deliverAH(sa *sad.SA, err error, job *ah.Packet, from *o
 	start := from.start + len(job.Wire) - len(job.Payload)
 	end := from.start + len(job.Wire)
 	if sa.Bundle {
-		return w.enclosed(sa, job.NextHeader, origin{gram: from.gram, start: start, end: end, header: job.Header})
+		*from = origin{gram: from.gram, start: start, end: end, header: job.Header}
+		return w.enclosed(sa, job.NextHeader, *from)
 	}
 	if len(w.out) == cap(w.out) {
 		w.flush()
