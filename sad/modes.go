@@ -49,7 +49,7 @@ type DFMode uint8
 
 // The modes.
 const (
-	DFCopy  DFMode = iota // from the inner header; IPv6 inside counts as set
+	DFCopy  DFMode = iota // from the inner IPv4 header; clear over IPv6 inside (RFC 4213 3.2.1)
 	DFSet                 // always
 	DFClear               // never
 )
