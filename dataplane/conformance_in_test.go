@@ -432,8 +432,8 @@ func TestCR16_InnerHeaderTooShort(t *testing.T) {
 	}
 }
 
-// A tunnel mode SA carries IP and nothing else (RFC 4303 2.6); this version has
-// no transport mode SA to try the other way round.
+// A tunnel mode SA carries IP and nothing else (RFC 4303 2.6); the other way round
+// is in transport_rfc_test.go.
 func TestCR17_TransportNextHeaderOnATunnelSA(t *testing.T) {
 	for _, next := range []uint8{packet.ProtoUDP, packet.ProtoTCP, packet.ProtoICMP, packet.ProtoICMPv6, packet.ProtoESP, packet.ProtoAH, 0, 255} {
 		r := newRig(t, options{})
