@@ -89,7 +89,7 @@ func (c *flowCache) apply(p *spd.Policy, flow *packet.Flow) decision {
 	if sa == nil || !sa.Bundle {
 		return decision{policy: p, sa: sa}
 	}
-	around := c.sas.OutboundAH(p.Peer, p.Name)
+	around := c.sas.OutboundAH(sa)
 	if around == nil || !around.Matches(spd.Outbound, flow) {
 		return decision{policy: p} // one half of two is none
 	}

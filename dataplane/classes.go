@@ -14,7 +14,7 @@ func (w *outboundWorker) choose(d *decision, p *packet.Buffer, flow *packet.Flow
 	if d.sa == nil || !d.sa.Bundle {
 		return
 	}
-	d.around = w.cache.sas.OutboundAH(d.policy.Peer, d.policy.Name)
+	d.around = w.cache.sas.OutboundAH(d.sa)
 	if d.around == nil || !d.around.Matches(sad.Outbound, flow) {
 		d.sa = nil
 	}

@@ -183,12 +183,12 @@ func (c *flowCache) alike(a, b *spd.Policy) bool {
 	return c.sameSAs(a, b)
 }
 
-// sameSAs tells whether the same SAs carry what two policies protect: the one, all
-// classes, and the AH around it.
+// sameSAs tells whether the same SAs carry what two policies protect: the one, and
+// all classes. The AH of a bundle follows from its ESP.
 func (c *flowCache) sameSAs(a, b *spd.Policy) bool {
 	one, classes := c.sas.OutboundClasses(a.Peer, a.Name)
 	other, others := c.sas.OutboundClasses(b.Peer, b.Name)
-	return one == other && classes == others && c.sas.OutboundAH(a.Peer, a.Name) == c.sas.OutboundAH(b.Peer, b.Name)
+	return one == other && classes == others
 }
 
 // broken tells whether a fragment is one that no host's stack makes, and that

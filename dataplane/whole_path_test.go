@@ -15,7 +15,7 @@ import (
 func TestRFC4301_8_2_ABundleIsAsNarrowAsItsAH(t *testing.T) {
 	a, b := newWholePair(t, bundle4)
 	a.narrow(1500)
-	around := a.gw.sas.Load().OutboundAH("peer", "p")
+	around := a.gw.sas.Load().OutboundAH(a.gw.sas.Load().Outbound("peer", "p"))
 	around.LowerPathMTU(1300, sad.MTUICMP, 2)
 	out, total := a.send(sized(hostA, hostB, 1400, false)), 0
 	for _, g := range out {

@@ -96,16 +96,15 @@ func (n *namesakes) newest(peer, policy string) (*SA, *Classes) {
 	return nil, nil
 }
 
-// OutboundAH is the other SA of a bundle, which puts AH around what Outbound has
-// made: the one installed last, the policy's own before one for every policy.
-func (s *Snapshot) OutboundAH(peer, policy string) *SA {
-	for _, policy := range [...]string{policy, ""} {
-		hash := peerHash(peer) ^ policyHash(policy)
-		names := s.outbound[outboundShard(hash)][hash]
-		for i := len(names.sas) - 1; i >= 0; i-- {
-			if sa := names.sas[i]; sa.Peer == peer && sa.Policy == policy && sa.around() {
-				return sa
-			}
+// OutboundAH is the other SA of the bundle that esp, one of ESP, is half of: what
+// puts AH around its packets. It is the one installed last for the same peer and
+// policy; nil: there is none.
+func (s *Snapshot) OutboundAH(esp *SA) *SA {
+	hash := peerHash(esp.Peer) ^ policyHash(esp.Policy)
+	names := s.outbound[outboundShard(hash)][hash]
+	for _, sa := range slices.Backward(names.sas) {
+		if sa.Peer == esp.Peer && sa.Policy == esp.Policy && sa.around() {
+			return sa
 		}
 	}
 	return nil

@@ -130,13 +130,28 @@ func TestABundleIsFoundByItsTwoHalves(t *testing.T) {
 	q.Bundle = true
 	outer := newSA(t, q)
 	install(t, d, inner, outer)
-	if s := d.Load(); s.Outbound("site-b", "lan") != inner || s.OutboundAH("site-b", "lan") != outer {
-		t.Errorf("expected the ESP SA first and the AH SA around it, saw %v and %v", s.Outbound("site-b", "lan"), s.OutboundAH("site-b", "lan"))
+	if s := d.Load(); s.Outbound("site-b", "lan") != inner || s.OutboundAH(inner) != outer {
+		t.Errorf("expected the ESP SA first and the AH SA around it, saw %v and %v", s.Outbound("site-b", "lan"), s.OutboundAH(inner))
 	}
 	alone := paramsAH(t, Outbound, p.SPI+1)
 	install(t, d, newSA(t, alone))
-	if s := d.Load(); s.Outbound("site-b", "lan").Protocol != AH || s.OutboundAH("site-b", "lan") != outer {
+	if s := d.Load(); s.Outbound("site-b", "lan").Protocol != AH || s.OutboundAH(inner) != outer {
 		t.Error("an SA of AH that is no part of a bundle: expected it to be found like one of ESP")
+	}
+}
+
+// The SA of AH for every policy is not the other half of a policy's own ESP: the
+// peer pairs them by policy, and would refuse it.
+func TestABundleIsOfOnePolicy(t *testing.T) {
+	d := NewDatabase()
+	p := outbound(t)
+	p.Bundle, p.Encap, p.Local, p.Policy = true, EncapNone, netip.MustParseAddrPort("192.0.2.1:0"), "lan"
+	inner := newSA(t, p)
+	q := paramsAH(t, Outbound, p.SPI)
+	q.Bundle = true
+	install(t, d, inner, newSA(t, q))
+	if got := d.Load().OutboundAH(inner); got != nil {
+		t.Errorf("expected no AH for the policy's own SA, saw %s", got.ID())
 	}
 }
 
