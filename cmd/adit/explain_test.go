@@ -30,6 +30,15 @@ func TestEveryDropReasonIsExplained(t *testing.T) {
 	}
 }
 
+// TestExplanationsSayWhatIsAudited: *audit* stands where the log has the drop too.
+func TestExplanationsSayWhatIsAudited(t *testing.T) {
+	for _, r := range dataplane.DropReasons() {
+		if said := strings.Contains(explain(r.String()).meaning, ", audit"); said != r.Auditable() {
+			t.Errorf("%s: auditable is %v, and the explanation says %v", r, r.Auditable(), said)
+		}
+	}
+}
+
 // TestEveryTrafficCounterIsExplained: names and order are the dataplane's.
 func TestEveryTrafficCounterIsExplained(t *testing.T) {
 	device, _ := tun.NewMemory("t", 1500)
