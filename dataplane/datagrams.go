@@ -23,6 +23,14 @@ const (
 	// maxHoles bounds the holes in one datagram: fragments that follow on
 	// each other are one range.
 	maxHoles = 16
+
+	// share is how many datagrams the SAs of one of the owners below may have
+	// before they push out their own, and patience how many of others are
+	// passed over for one: so that a peer that floods its SA does not take what the
+	// few fragments of the others ride on.
+	owners   = 64
+	share    = maxDatagrams / 4
+	patience = 128
 )
 
 const _ = uint(-(maxDatagrams & (maxDatagrams - 1))) // a power of two, or this does not compile
@@ -64,6 +72,7 @@ type datagrams struct {
 	list    [maxDatagrams + 1]datagram // 0 is the head of the list by age
 	buckets [maxDatagrams]uint16       // 0: none
 	free    uint16                     // the first of the free ones, 0: none
+	held    [owners]uint16             // by owner
 }
 
 func newDatagrams() *datagrams {
@@ -229,7 +238,7 @@ func (t *datagrams) find(now time.Duration, key *datagramKey) uint16 {
 		return i
 	}
 	if t.free == 0 {
-		t.remove(t.list[0].newer) // the oldest
+		t.remove(t.oldest(owner(&key.sa)))
 	}
 	i, bucket := t.free, t.bucket(key)
 	d := &t.list[i]
@@ -237,12 +246,40 @@ func (t *datagrams) find(now time.Duration, key *datagramKey) uint16 {
 	*d = datagram{key: *key, born: now, older: t.list[0].older, next: *bucket}
 	t.list[d.older].newer, t.list[0].older = i, i
 	*bucket = i
+	t.held[owner(&key.sa)]++
+	return i
+}
+
+// owner is whose share a datagram counts for. Inbound it is the SA's; SAs may share
+// one. Outbound there are none, and all is one owner's.
+func owner(sa *sad.ID) uint32 { return sa.SPI * 0x9e3779b1 >> 26 }
+
+const _ = uint(owners - 1<<(32-26)) // all that owner returns has its place
+
+// oldest is the place of the one that makes room for one of the owner by: the
+// oldest of all, or the oldest of its own where it has more than its share.
+func (t *datagrams) oldest(by uint32) uint16 {
+	first := t.list[0].newer
+	if t.held[by] < share {
+		return first
+	}
+	i := first
+	for range patience {
+		if i == 0 || owner(&t.list[i].key.sa) == by {
+			break
+		}
+		i = t.list[i].newer
+	}
+	if i == 0 || owner(&t.list[i].key.sa) != by {
+		return first
+	}
 	return i
 }
 
 // remove forgets the datagram at place i.
 func (t *datagrams) remove(i uint16) {
 	d := &t.list[i]
+	t.held[owner(&d.key.sa)]--
 	link := t.bucket(&d.key)
 	for *link != i {
 		link = &t.list[*link].next

@@ -244,3 +244,31 @@ func TestDatagramsNeverLoseMemory(t *testing.T) {
 		t.Errorf("remembered %d, found by key %d", n, linked)
 	}
 }
+
+// A peer that floods its SA with fragments pushes out its own: what another SA's
+// fragments ride on stays.
+func TestOneSAsFragmentsDoNotPushOutAnothers(t *testing.T) {
+	table := newDatagrams()
+	of := func(spi, id uint32) datagramKey {
+		return datagramKey{packet.DatagramID{Version: 4, Identification: id}, sad.ID{Direction: sad.Inbound, SPI: spi, Peer: "b"}}
+	}
+	flow, f := packet.Flow{Version: 4}, packet.Fragment{End: 800, More: true}
+	for i := range uint32(100) {
+		key := of(0x1001, i)
+		table.admit(0, &key, &f, &flow)
+	}
+	for i := range uint32(3 * maxDatagrams) {
+		key := of(0x1002, i)
+		table.admit(0, &key, &f, &flow)
+	}
+	for i := range uint32(100) {
+		key := of(0x1001, i)
+		if known, _ := table.first(0, &key, &flow); !known {
+			t.Fatalf("datagram %d of the quiet SA: forgotten", i)
+		}
+	}
+	table.expire(fragmentTimeout)
+	if n := table.used(); n != 0 || table.held != [owners]uint16{} {
+		t.Errorf("after all have expired: %d left, held %v", n, table.held)
+	}
+}
