@@ -93,12 +93,22 @@ func (g *Gateway) sendDummy(sa *sad.SA, plaintext []byte, df bool) error {
 		return fmt.Errorf("dataplane: dummy packet on %s: %w", sa.ID(), err)
 	}
 	gram.Addr, gram.Local = sa.Endpoint(), sa.Local.Addr()
-	gram.TOS, gram.DF, gram.SegmentSize = sa.Tunnel.DSCP.Outer(0)<<2, df, 0 // Not-ECT: there is no transport
+	gram.TOS, gram.DF, gram.SegmentSize = sa.Tunnel.DSCP.Outer(dummyDSCP(sa))<<2, df, 0 // Not-ECT: there is no transport
 	if sent, err := to.WriteBatch(d.grams); sent != 1 {
 		return fmt.Errorf("dataplane: dummy packet on %s: %d bytes were not sent: %w", sa.ID(), gram.Len, err)
 	}
 	sa.Touch(int64(g.clock()), 0, 0)
 	return nil
+}
+
+// dummyDSCP is the code point of a dummy packet: that of the SA's class, if it has
+// one, for in another queue of the path it would fall out of the peer's window
+// (RFC 4301 4.1).
+func dummyDSCP(sa *sad.SA) uint8 {
+	if len(sa.DSCPs) > 0 {
+		return sa.DSCPs[0]
+	}
+	return 0
 }
 
 // errReservation: the durable block of numbers is used up, and housekeeping has

@@ -121,6 +121,20 @@ func TestDummyOuterHeader(t *testing.T) {
 	}
 }
 
+// RFC 4301 4.1: a dummy, and so a probe of the path MTU, is of its SA's class. In
+// the queue of another one it would fall out of the peer's window.
+func TestDummyIsOfItsSAsClass(t *testing.T) {
+	r := newRig(t, options{noSA: true})
+	p := r.params(sad.Outbound)
+	p.DSCPs = []uint8{46, 34}
+	if err := r.gw.Install(p); err != nil {
+		t.Fatal(err)
+	}
+	if list := r.dummy(10); len(list) != 1 || list[0].TOS != 46<<2 {
+		t.Errorf("expected one dummy with DSCP 46, saw %+v", list)
+	}
+}
+
 // A dummy of exactly this plaintext and size is what PMTU probes are made of.
 func TestSendDummyOfExactPlaintext(t *testing.T) {
 	r := newRig(t, options{tfc: 1000})
