@@ -218,11 +218,13 @@ func TestRootCaptureKeepsCountingBeyondItsBound(t *testing.T) {
 	a, b := pair(t)
 	c := must(a.Capture(CaptureOptions{Iface: "eth0", Keep: 10_000, Marker: marker}))(t)
 	must(UDPBurst(ctx, a, b, BurstOptions{To: to(b4), Count: 200, Size: 1000, Marker: marker}))(t)
+	// A neighbour's packet may come at any time, and be short enough to be kept.
 	s, held := c.Summary(), 0
-	for _, p := range c.Packets() {
+	packets := c.Packets()
+	for _, p := range packets {
 		held += len(p.Data)
 	}
-	if s.Marked != 200 || s.Kept != len(c.Packets()) || held > 10_000 || held < 8_900 {
+	if s.Marked != 200 || s.Kept > len(packets) || s.Kept < 9 || held > 10_000 || held < 8_900 {
 		t.Errorf("%v, %d kept with %d bytes: expected 200 with the marker and just under 10000 bytes", s, s.Kept, held)
 	}
 	check(t, c.Close())
