@@ -47,8 +47,8 @@ func Example() {
 		Remote: netip.MustParseAddrPort("192.0.2.2:4500"),
 	})
 	s := gw.Stats()
-	fmt.Println(err, len(s.SAs), s.Counter("OutNoSA"), s.SAs[0].ID)
+	fmt.Println(err, len(s.SAs), s.SAs[0].ID)
 	// Output:
 	// Acquire site-b lan
-	// <nil> 1 1 out SA 0x2001 of peer "site-b"
+	// <nil> 1 out SA 0x2001 of peer "site-b"
 }
