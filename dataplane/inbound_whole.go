@@ -247,9 +247,9 @@ func synthesize(b []byte, d *packet.Datagram) []byte {
 }
 
 // rebuild puts an IP header and what follows it together in the arena. RFC 4303
-// 3.4.4.1 step 4: "reconstructs the original IP datagram from ... the original IP
-// header plus the original upper layer protocol information in the ESP Payload
-// field".
+// 3.4.4.1 step 5: "The receiver reconstructs the original IP datagram from: - for
+// transport mode -- outer IP header plus the original next layer protocol
+// information in the ESP Payload field".
 func (w *inboundWorker) rebuild(header []byte, next uint8, payload []byte) (*packet.Buffer, DropReason) {
 	t := &w.taker
 	total := len(header) + len(payload)

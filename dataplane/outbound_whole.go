@@ -96,8 +96,9 @@ func (plan *wholePlan) inner(outer int) int {
 
 // wholeTooBig is tooBig for a whole packet: the same table, but that the socket
 // for whole packets cuts nothing, so that it is done here. In transport mode an
-// inner packet is never cut: RFC 4303 3.3.4, "fragmentation is performed after
-// ESP processing".
+// inner packet is never cut: RFC 4303 3.3.4, "If necessary, fragmentation is
+// performed after ESP processing within an IPsec implementation"; RFC 4302 3.3.4
+// says so of AH.
 func (w *outboundWorker) wholeTooBig(p *packet.Buffer, d *decision, plan *wholePlan, mtu int) (done bool, reason DropReason) {
 	whole := plan.total <= plan.longest()
 	mayCut := p.Header.Version == 4 && !p.Header.DF
@@ -146,9 +147,8 @@ func (w *outboundWorker) cutWhole(p *packet.Buffer, d *decision, mtu int) DropRe
 	}
 }
 
-// commitFragments hands a protected packet over in fragments: RFC 4303 3.3.4,
-// "IP fragmentation ... occurs after ESP processing", here, for the socket for
-// whole packets does not.
+// commitFragments hands a protected packet over in fragments, which the socket for
+// whole packets does not make.
 func (w *outboundWorker) commitFragments(tx *sendBatch, p *packet.Buffer, plan *wholePlan) DropReason {
 	f, mtu := &w.maker.outer, plan.mtu()
 	w.maker.ident6++
@@ -240,7 +240,7 @@ func (w *outboundWorker) sendWhole(p *packet.Buffer, d *decision, plan *wholePla
 			return reason
 		}
 	} else {
-		w.commitWhole(tx, p, plan)
+		w.commitDatagram(tx, p, plan, p.Len, plan.total)
 	}
 	d.sa.Touch(int64(w.now), 1, p.Len)
 	if plan.around != nil && plan.around != d.sa {
@@ -259,9 +259,9 @@ func (w *outboundWorker) refuseWhole(sa *sad.SA, p *packet.Buffer) DropReason {
 func (w *outboundWorker) plan(p *packet.Buffer, d *decision) (wholePlan, DropReason) {
 	sa := d.sa
 	remote := sa.Endpoint().Addr()
-	plan := wholePlan{sa: sa, around: d.around, wire: wireWhole, version: 4, header: 20, next: nextHeader(p)}
+	plan := wholePlan{sa: sa, around: d.around, wire: wireWhole, version: 4, header: ipv4Header, next: nextHeader(p)}
 	if !remote.Is4() {
-		plan.version, plan.header = 6, 40
+		plan.version, plan.header = 6, ipv6Header
 	}
 	switch {
 	case sa.Protocol == sad.AH:
@@ -277,7 +277,7 @@ func (w *outboundWorker) plan(p *packet.Buffer, d *decision) (wholePlan, DropRea
 	}
 	if sa.Encap == sad.EncapUDP {
 		// The socket makes the headers, and knows nothing of options.
-		if plan.payload > 20 && plan.version == 4 || plan.payload > 40 {
+		if plan.payload > ipv4Header && plan.version == 4 || plan.payload > ipv6Header {
 			return plan, OutTransport
 		}
 		plan.wire, plan.header = wireUDP, 0
@@ -298,9 +298,9 @@ func (w *outboundWorker) plan(p *packet.Buffer, d *decision) (wholePlan, DropRea
 }
 
 // transportEnds tells whether a packet may go through a transport mode SA. RFC
-// 4303 3.3.4: "Thus, a transport mode SA must be applied only to whole IP
-// datagrams (not to IP fragments)"; and it reaches from the SA's one end to the
-// other, whoever's the packet is.
+// 4303 3.3.4: "transport mode ESP is applied only to whole IP datagrams (not to
+// IP fragments)"; and it reaches from the SA's one end to the other, whoever's the
+// packet is.
 func transportEnds(sa *sad.SA, p *packet.Buffer) bool {
 	return !p.Header.Fragment && !p.Flow.ProtocolOpaque &&
 		p.Flow.DstAddr() == sa.Endpoint().Addr() && p.Flow.SrcAddr() == sa.Local.Addr()
@@ -363,7 +363,7 @@ func (w *outboundWorker) outerHeader(slot []byte, p *packet.Buffer, plan *wholeP
 		copy(slot[24:], b[:])
 		return
 	}
-	h := slot[:20]
+	h := slot[:ipv4Header]
 	clear(h)
 	h[0], h[1], h[8] = 0x45, class, outerTTL
 	if outerDF(sa, &p.Header, p.Len) {
@@ -397,11 +397,6 @@ func (w *outboundWorker) protect(slot []byte, plan *wholePlan, seal, sign uint64
 	j.Seq, j.NextHeader, j.Payload, j.Wire = sign, next, slot[at:plan.total], slot[:plan.total]
 	plan.around.AHTransform.Sign(w.maker.scratch, plan.around.SPI, w.maker.sign[:])
 	return j.Err == nil
-}
-
-// commitWhole hands the packet over to its wire.
-func (w *outboundWorker) commitWhole(tx *sendBatch, p *packet.Buffer, plan *wholePlan) {
-	w.commitDatagram(tx, p, plan, p.Len, plan.total)
 }
 
 // commitDatagram hands over the next n bytes of the arena, which carry that much

@@ -418,8 +418,8 @@ func TestRFC4302_3_3_3_MutableFieldsMayChange(t *testing.T) {
 	}
 }
 
-// RFC 4303 3.3.4: "a transport mode SA must be applied only to whole IP
-// datagrams (not to IP fragments)"; and it ends at its two ends.
+// RFC 4303 3.3.4: "transport mode ESP is applied only to whole IP datagrams (not
+// to IP fragments)"; and it ends at its two ends.
 func TestRFC4303_3_3_4_TransportModeTakesWholeDatagramsOfItsEnds(t *testing.T) {
 	for _, protocol := range []string{"esp", "ah", "ah+esp"} {
 		s := wholeSet{protocol: protocol, mode: sad.TransportMode, encap: sad.EncapNone, ah: "sha256", esp: "aes128gcm16"}
