@@ -122,12 +122,21 @@ func (d *Database) forget(sas []*SA) {
 func (d *Database) Remove(ids ...ID) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e := edit(d.current.Load())
-	removed := 0
+	sas := make([]*SA, 0, len(ids))
 	for _, id := range ids {
-		sa, ok := d.ids[id]
-		if !ok {
-			continue
+		if sa, ok := d.ids[id]; ok {
+			sas = append(sas, sa)
+		}
+	}
+	return d.take(sas)
+}
+
+// take takes out those of sas that are there, and returns how many. mu is held.
+func (d *Database) take(sas []*SA) (removed int) {
+	e := edit(d.current.Load())
+	for _, sa := range sas {
+		if d.ids[sa.ID()] != sa {
+			continue // another has its name by now, or none
 		}
 		d.forget([]*SA{sa})
 		d.spend(sa)

@@ -16,20 +16,5 @@ func (d *Database) Find(id ID) *SA {
 func (d *Database) Retire(sas ...*SA) int {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	e := edit(d.current.Load())
-	removed := 0
-	for _, sa := range sas {
-		if d.ids[sa.ID()] != sa {
-			continue
-		}
-		d.forget([]*SA{sa})
-		d.spend(sa)
-		d.keepEdge(sa)
-		e.remove(sa)
-		removed++
-	}
-	if removed > 0 {
-		d.current.Store(e.publish(len(d.ids)))
-	}
-	return removed
+	return d.take(sas)
 }
