@@ -2,6 +2,7 @@ package gatewaytest
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -30,6 +31,18 @@ func Main(m *testing.M) int {
 		}
 	}()
 	return m.Run()
+}
+
+// Root skips a test that needs namespaces and may not make any, and otherwise
+// bounds it: the context ends after limit, or with the test.
+func Root(t testing.TB, limit time.Duration) context.Context {
+	t.Helper()
+	if os.Geteuid() != 0 {
+		t.Skip("needs root: namespaces")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), limit)
+	t.Cleanup(cancel)
+	return ctx
 }
 
 // Binary is the path of the adit binary, built on first use.

@@ -20,12 +20,7 @@ func TestMain(m *testing.M) { os.Exit(gatewaytest.Main(m)) }
 
 func root(t *testing.T) context.Context {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: namespaces")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 60*time.Second)
-	t.Cleanup(cancel)
-	return ctx
+	return gatewaytest.Root(t, 60*time.Second)
 }
 
 // path is what a gateway says of its outbound SA's path.

@@ -24,6 +24,7 @@ import (
 	"github.com/adit-ipsec/adit/natt"
 	"github.com/adit-ipsec/adit/sad"
 	"github.com/adit-ipsec/adit/spd"
+	"github.com/adit-ipsec/adit/test/gatewaytest"
 )
 
 const (
@@ -43,12 +44,7 @@ type site struct {
 
 func root(t *testing.T) context.Context {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: namespaces")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
-	t.Cleanup(cancel)
-	return ctx
+	return gatewaytest.Root(t, 90*time.Second)
 }
 
 // raise builds the network and both gateways, without SAs.

@@ -38,12 +38,7 @@ func TestMain(m *testing.M) {
 
 func root(t *testing.T) context.Context {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: namespaces")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), time.Duration(*times)**every+60*time.Second)
-	t.Cleanup(cancel)
-	return ctx
+	return gatewaytest.Root(t, time.Duration(*times)**every+60*time.Second)
 }
 
 func check(t *testing.T, err error) {

@@ -18,12 +18,7 @@ func TestMain(m *testing.M) { os.Exit(gatewaytest.Main(m)) }
 
 func root(t *testing.T) context.Context {
 	t.Helper()
-	if os.Geteuid() != 0 {
-		t.Skip("needs root: namespaces")
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 90*time.Second)
-	t.Cleanup(cancel)
-	return ctx
+	return gatewaytest.Root(t, 90*time.Second)
 }
 
 func must[T any](t *testing.T) func(v T, err error) T {
