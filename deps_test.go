@@ -33,14 +33,20 @@ const modulePath = "github.com/adit-ipsec/adit"
 // what their package may, and what an "only tests" names. "a/*" is every
 // package beneath a; "everything" is every package named so far.
 const lattice = `
-std < internal/packet, internal/replay, internal/crypt, internal/vectors, internal/hostnet, internal/ctl/controlv1, scripts/*;
+std < internal/packet, internal/replay, internal/crypt, internal/vectors, internal/hostnet, internal/ctl/controlv1, internal/pki, scripts/*;
 internal/packet, internal/crypt < esp, ah, spd, internal/mmsg, internal/tun, internal/pcap;
 internal/packet, internal/pcap < internal/netlab;
 internal/mmsg < natt, internal/rawip;
 internal/tun, internal/rawip, natt < internal/netsim;
+std < ike/wire;
 esp, ah, spd, internal/replay < sad;
 spd < internal/guard;
+esp, ah, ike/wire < ike/proposal;
+ike/wire, ike/proposal, sad < ike/keys;
+ike/keys < ike/auth;
+ike/wire, ike/proposal, ike/keys, ike/auth < ike;
 sad, spd < ike, controller, config, internal/seqstore;
+ike/proposal, ike/auth < config;
 sad, spd, natt, internal/tun, internal/rawip, internal/guard < dataplane;
 controller < controller/agent, controller/server, controller/store;
 internal/ctl/controlv1 < internal/ctl;
@@ -52,10 +58,11 @@ tests of internal/crypt also import internal/packet;
 esp, ah, sad, spd, internal/packet, internal/crypt, internal/replay import no net, log, os but net/netip;
 dataplane import no ike, controller, config, encoding/json, net/http;
 ike import no dataplane, natt, net but net/netip;
+ike/wire, ike/proposal, ike/keys, ike/auth import no net, log, os but net/netip;
 
 # for tests, and for the programs that raise test networks (ADR 0001)
 only tests, test/*, fuzz import internal/vectors;
-only tests, test/*, fuzz, bench, cmd/adit, cmd/adit-bench import internal/netlab, internal/netsim;
+only tests, test/*, fuzz, bench, cmd/adit, cmd/adit-bench import internal/netlab, internal/netsim, internal/pki;
 
 # other modules: each has its place
 only tests, test/*, internal/pcap import github.com/google/gopacket;
@@ -63,7 +70,8 @@ only tests, test/*, fuzz import pgregory.net/rapid, github.com/google/go-cmp, go
 only tests, internal/crypt, internal/mmsg, internal/rawip, internal/tun, internal/hostnet, internal/netlab, test/*, bench, cmd/* import golang.org/x/sys;
 only tests, fuzz import golang.org/x/net;
 only tests, internal/tun, internal/netsim, dataplane, test/*, bench, cmd/* import golang.zx2c4.com/wireguard;
-only tests, esp, fuzz, test/* import golang.org/x/crypto;
+only tests, esp, ike/wire, ike/keys, ike/auth, internal/pki, fuzz, test/* import golang.org/x/crypto;
+only tests, ike/keys import github.com/cloudflare/circl, filippo.io/bigmod;
 only spd, internal/hostnet import go4.org/netipx;
 only tests, internal/hostnet, internal/netlab import github.com/vishvananda/netlink, github.com/vishvananda/netns;
 only config, cmd/* import github.com/goccy/go-yaml;
