@@ -35,16 +35,21 @@ func newAnswers(c *ICMP) *answers {
 	return a
 }
 
-// prohibited writes the answer to p into the TUN. One that is not to be made, is
+// prohibited is unreachable, for a policy's reasons.
+func (a *answers) prohibited(q tun.Queue, p *packet.Buffer, now time.Duration) {
+	a.unreachable(q, p, now, packet.ICMPCodeProhibited, packet.ICMPv6CodeProhibited)
+}
+
+// unreachable writes the answer to p into the TUN. One that is not to be made, is
 // one too many, or is refused by the TUN, is missed by nobody: the packet that it
 // is about is counted.
-func (a *answers) prohibited(q tun.Queue, p *packet.Buffer, now time.Duration) {
+func (a *answers) unreachable(q tun.Queue, p *packet.Buffer, now time.Duration, code4, code6 uint8) {
 	if !a.bucket.has(now) {
 		return
 	}
-	from, code := a.from4, uint8(packet.ICMPCodeProhibited)
+	from, code := a.from4, code4
 	if p.Header.Version == 6 {
-		from, code = a.from6, packet.ICMPv6CodeProhibited
+		from, code = a.from6, code6
 	}
 	if !from.IsValid() {
 		from = p.Flow.DstAddr()

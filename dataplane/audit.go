@@ -117,7 +117,7 @@ func (w *outboundWorker) audit(reason DropReason, sa *sad.SA, p *packet.Buffer, 
 		e.Flow, e.FlowLabel = p.Flow, flowLabel(p.Bytes())
 		if sa != nil {
 			e.Peer, e.Policy, e.SPI, e.Seq = sa.Peer, sa.Policy, sa.SPI, sa.Stats().Seq
-			e.Src, e.Dst = sa.Local, sa.Endpoint()
+			e.Src, e.Dst = sa.Ends().Local, sa.Endpoint()
 		}
 	}
 	w.audits.notes[reason].report(w.gateway, &w.counters, w.now, false)

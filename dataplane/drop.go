@@ -16,7 +16,11 @@ const (
 	OutFragment       // a fragment that cannot be decided without its initial one, or is broken (RFC 4301 7, auditable)
 	OutDiscard        // policy says discard, or no policy matches (RFC 4301 5.1)
 	OutNoBypass       // policy says bypass, but there is no socket to send clear packets with
-	OutNoSA           // policy says protect, but there is no SA yet
+	OutNoSA           // policy says protect, but there is no SA, and nobody to ask for one
+	OutResponderOnly  // the same, and only the peer may begin
+	OutHoldFull       // the same, and too much waits for SAs already
+	OutHoldExpired    // the same, and it has waited too long
+	OutRefused        // the same, and it was held until the key source said that there will be none
 	OutTooBig         // longer than one outer datagram can be
 	OutSegment        // a superpacket that cannot be cut into packets
 	OutSeqExhausted   // the SA's sequence numbers are used up (RFC 4303 3.3.3)
@@ -29,6 +33,7 @@ const (
 
 	InMalformed  // too short, or no ESP
 	InNoIKE      // an IKE message, and nobody here speaks IKE
+	InIKEFull    // an IKE message, and the IKE inbox has no room for it
 	InNoSA       // unknown SPI (RFC 4303 3.4.2, auditable)
 	InEndpoint   // right SPI, but sent to or from an address that is not the SA's
 	InExpired    // the SA's lifetime is over (RFC 4301 4.4.2.1)
@@ -56,6 +61,10 @@ var reasonNames = [reasons]string{
 	OutDiscard:        "OutDiscard",
 	OutNoBypass:       "OutNoBypass",
 	OutNoSA:           "OutNoSA",
+	OutResponderOnly:  "OutResponderOnly",
+	OutHoldFull:       "OutHoldFull",
+	OutHoldExpired:    "OutHoldExpired",
+	OutRefused:        "OutRefused",
 	OutTooBig:         "OutTooBig",
 	OutSegment:        "OutSegment",
 	OutSeqExhausted:   "OutSeqExhausted",
@@ -67,6 +76,7 @@ var reasonNames = [reasons]string{
 	OutTransport:      "OutTransport",
 	InMalformed:       "InMalformed",
 	InNoIKE:           "InNoIKE",
+	InIKEFull:         "InIKEFull",
 	InNoSA:            "InNoSA",
 	InEndpoint:        "InEndpoint",
 	InExpired:         "InExpired",

@@ -92,7 +92,7 @@ func (g *Gateway) sendDummy(sa *sad.SA, plaintext []byte, df bool) error {
 	if err != nil {
 		return fmt.Errorf("dataplane: dummy packet on %s: %w", sa.ID(), err)
 	}
-	gram.Addr, gram.Local = sa.Endpoint(), sa.Local.Addr()
+	gram.Addr, gram.Local = sa.Endpoint(), sa.Ends().Local.Addr()
 	gram.TOS, gram.DF, gram.SegmentSize = sa.Tunnel.DSCP.Outer(dummyDSCP(sa))<<2, df, 0 // Not-ECT: there is no transport
 	if sent, err := to.WriteBatch(d.grams); sent != 1 {
 		return fmt.Errorf("dataplane: dummy packet on %s: %d bytes were not sent: %w", sa.ID(), gram.Len, err)

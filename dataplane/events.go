@@ -66,7 +66,7 @@ type Event struct {
 	DSCP   uint8          // Acquire: of the packet that asked
 
 	Direction sad.Direction // SoftExpire, HardExpire: of the SA
-	Protocol  sad.Protocol  // SoftExpire, HardExpire: of the SA
+	Protocol  sad.Protocol  // SoftExpire, HardExpire, SeqOverflow: of the SA
 	Limit     sad.Limit     // SoftExpire, HardExpire: which limit was reached
 
 	// Audit: of the first of the Count packets.

@@ -49,6 +49,10 @@ type Config struct {
 	// of its own; the kernel spreads the peers over them.
 	Siblings []Wire
 
+	// IKE takes the IKE messages that arrive on Wire and Siblings; nil: they
+	// are dropped and counted as InNoIKE.
+	IKE IKEInbox
+
 	// AH4 and AH6 receive protocol 51, as whole IP packets; nil: no AH. Whole
 	// sends whole IP packets as they are: AH, and transport mode without UDP.
 	// What it sends must not come back through the TUN. nil: such packets are
@@ -89,6 +93,10 @@ type Config struct {
 	PathMTUAge time.Duration
 	ICMP       ICMP // what is done about ICMP errors
 
+	// Hold is how packets wait for their SA, where a key source answers Acquire.
+	// nil: none does, as with manual keys, and they are dropped as OutNoSA.
+	Hold *Hold
+
 	// Clock is the time since some start, monotonic; nil: the system's. The
 	// walks read it once per batch.
 	Clock func() time.Duration
@@ -114,6 +122,7 @@ type Gateway struct {
 	udp       Wire  // nil: no UDP encapsulation
 	wires     []Wire
 	path      pathMTU
+	inbox     IKEInbox // nil: nobody here speaks IKE
 
 	out    []*outboundWorker
 	in     []*inboundWorker
@@ -122,6 +131,7 @@ type Gateway struct {
 	dummies      dummies
 	roaming      roaming // of the peers
 	replacements replacements
+	holding      holding
 
 	keepalives atomic.Uint64 // sent
 	eventsLost atomic.Uint64 // by housekeeping; workers count their own
@@ -157,18 +167,23 @@ func build(cfg Config) (*Gateway, error) {
 	if err := cfg.ICMP.check(); err != nil {
 		return nil, err
 	}
+	if err := cfg.Hold.check(); err != nil {
+		return nil, err
+	}
 	g := &Gateway{
 		clock:  cfg.Clock,
 		jitter: cfg.Jitter,
 		icmp:   cfg.ICMP,
 		sas:    sad.NewDatabase(),
 		udp:    cfg.Wire,
+		inbox:  cfg.IKE,
 		events: make(chan Event, eventQueue),
 		stop:   make(chan struct{}),
 		done:   make(chan struct{}),
 		tunMTU: tunMTU(cfg.TUN),
 	}
 	g.path.use(g, &cfg)
+	g.holding.use(cfg.Hold)
 	g.fragments = [2]*datagrams{newDatagrams(), newDatagrams()}
 	if g.clock == nil {
 		start := time.Now()
@@ -229,6 +244,9 @@ func (g *Gateway) start() {
 		g.workers.Go(func() { g.fail(w.runInbound()) })
 	}
 	g.workers.Go(g.housekeep)
+	if g.holding.on {
+		g.workers.Go(g.holder)
+	}
 	g.discover()
 	go func() {
 		g.workers.Wait()
@@ -321,7 +339,10 @@ func (g *Gateway) stopping() bool {
 
 // ApplyPolicy swaps the whole policy table. Walks see it from their next batch
 // on; SAs stay as they are.
-func (g *Gateway) ApplyPolicy(table *spd.Table) { g.policy.Store(table) }
+func (g *Gateway) ApplyPolicy(table *spd.Table) {
+	g.policy.Store(table)
+	g.wakeHolder()
+}
 
 // Install makes SAs of params, all or none. It may block for the durable
 // reservation of sequence numbers.
@@ -335,7 +356,10 @@ func (g *Gateway) Install(params ...sad.Params) error {
 		sa.Begin(int64(g.clock()), g.jitter())
 		sas = append(sas, sa)
 	}
-	return g.sas.Install(sas...)
+	g.holding.comes(g.clock(), params)
+	err := g.sas.Install(sas...)
+	g.wakeHolder()
+	return err
 }
 
 // Remove takes SAs away and returns how many there were. Packets of the batch

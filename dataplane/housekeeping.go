@@ -70,6 +70,22 @@ func (g *Gateway) probe() {
 	g.path.prober.run(ticker.C)
 }
 
+// holder sends what is held while its worker waits in ReadBatch, until the gateway
+// stops. It is a goroutine of its own, for sockets may block it.
+func (g *Gateway) holder() {
+	ticker := time.NewTicker(holdTick)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-g.stop:
+			return
+		case <-g.holding.wake:
+		case <-ticker.C:
+		}
+		g.tendHolds()
+	}
+}
+
 func (h *housekeeper) round() {
 	h.now = h.gateway.clock()
 	h.linkLooks = linkLooks
@@ -113,7 +129,7 @@ func (h *housekeeper) reserve(sa *sad.SA, n *notes) {
 		_ = sa.ExtendReservation() // seen by its effect: the counter, and the next round
 	}
 	if !n.exhausted && sa.Exhausted() {
-		n.exhausted = h.emit(Event{Kind: SeqOverflow, Peer: sa.Peer, Policy: sa.Policy, SPI: sa.SPI})
+		n.exhausted = h.emit(Event{Kind: SeqOverflow, Peer: sa.Peer, Policy: sa.Policy, SPI: sa.SPI, Protocol: sa.Protocol})
 	}
 }
 
@@ -134,7 +150,7 @@ func (h *housekeeper) keepalive(sa *sad.SA, n *notes) {
 		return
 	}
 	n.lastKeepalive = h.now
-	natt.FillKeepalive(&h.grams[0], sa.Local.Addr(), sa.Endpoint())
+	natt.FillKeepalive(&h.grams[0], sa.Ends().Local.Addr(), sa.Endpoint())
 	if sent, _ := h.gateway.udp.WriteBatch(h.grams); sent == 1 {
 		h.gateway.keepalives.Add(1)
 	}

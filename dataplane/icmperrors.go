@@ -226,14 +226,16 @@ func (q *quote) readIP(b []byte) (rest []byte, ok bool) {
 
 // isOf tells whether the SA has sent the quoted packet, and lately.
 func (q *quote) isOf(sa *sad.SA) bool {
+	ends := sa.Ends()
+	local := ends.Local.Addr()
 	switch {
-	case q.dst != sa.Endpoint().Addr():
+	case q.dst != ends.Remote.Addr():
 		return false
-	case sa.Local.Addr().IsValid() && !sa.Local.Addr().IsUnspecified() && q.src != sa.Local.Addr():
+	case local.IsValid() && !local.IsUnspecified() && q.src != local:
 		return false
 	case q.protocol != outerProtocol(sa):
 		return false
-	case q.protocol == packet.ProtoUDP && q.dstPort != sa.Endpoint().Port():
+	case q.protocol == packet.ProtoUDP && q.dstPort != ends.Remote.Port():
 		return false
 	}
 	// Of an extended number the packet shows the lower half. What was sent lies

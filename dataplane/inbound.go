@@ -19,8 +19,8 @@ import (
 // One packet inbound: from the wire towards the TUN.
 //
 //	runInbound             loop: wire.ReadBatch -> split -> inbound for each -> openRun -> flush
-//	 0 classify            ESP | IKE (four zero bytes) | keepalive (one 0xFF)
-//	                       drop InMalformed, InNoIKE                      RFC 3948 2
+//	 0 classify            ESP | IKE (four zero bytes) -> copied to the IKE inbox | keepalive (one 0xFF)
+//	                       drop InMalformed, InNoIKE, InIKEFull           RFC 3948 2
 //	 1 esp.ParseHeader     SPI, low 32 bits of the sequence number        drop InMalformed
 //	 2 sas.Inbound         SA by SPI, and its endpoint                    drop InNoSA, InEndpoint, InBundle   RFC 4303 3.4.2
 //	   - it joins the run: consecutive packets of one SA -
@@ -176,7 +176,7 @@ func (w *inboundWorker) inbound(from origin) DropReason {
 			w.keep.Add(1)
 			return forwarded
 		case natt.IKE:
-			return InNoIKE
+			return w.ike(b, d.Local, d.Addr)
 		default:
 			return InMalformed
 		}
@@ -239,11 +239,11 @@ func (w *inboundWorker) unknownSPI(spi uint32, from netip.AddrPort) {
 // "all devices MUST be able to receive and process both UDP-encapsulated ESP and
 // non-UDP-encapsulated ESP packets at any time."
 func (w *inboundWorker) endpoint(sa *sad.SA, d *packet.Datagram) bool {
-	if local := sa.Local.Addr(); local.IsValid() && !local.IsUnspecified() && d.Local.IsValid() && d.Local != local {
+	if local := sa.Local.Addr(); local.IsValid() && !local.IsUnspecified() && d.Local.IsValid() && d.Local != local && !sa.Ends().Here(d.Local) {
 		return false
 	}
 	if peer := sa.Remote.Addr(); !w.udp && peer.IsValid() {
-		return d.Addr.Addr() == peer || d.Addr.Addr() == sa.Endpoint().Addr()
+		return d.Addr.Addr() == peer || sa.Ends().There(d.Addr.Addr())
 	}
 	return true
 }

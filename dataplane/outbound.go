@@ -23,7 +23,9 @@ import (
 //	                       drop OutDiscard                                RFC 4301 5.1
 //	   returnDecision      an ICMP error: the SA of what it quotes        RFC 4301 6.2
 //	   bypass              never steps 3-8                                drop OutNoBypass
-//	 3 decision.sa         by DSCP where there are several; none: Acquire drop OutNoSA   RFC 4301 4.1
+//	 3 decision.sa         by DSCP where there are several                RFC 4301 4.1
+//	   withoutSA           none: Acquire; held until there is one, then sent in order (hold.go)
+//	                       drop OutNoSA, OutResponderOnly, OutHoldFull, OutHoldExpired, OutRefused
 //	   whole               AH, bundles, transport mode: outbound_whole.go, never what follows
 //	 4 fits                the path's MTU: PTB inward, or cut into fragments (mtu.go)
 //	                       drop OutTooBig, OutNoWire, OutSegment          RFC 4301 8.2
@@ -68,9 +70,9 @@ type outboundWorker struct {
 
 	inHand []*sad.SA // with numbers that are not sent yet, where there are other workers
 
-	using    atomic.Uint64 // generation of the snapshot that the batch in hand uses; 0: no batch
-	audits   auditor
-	acquired []time.Duration // per policy of the table in force: when Acquire was last said
+	using  atomic.Uint64 // generation of the snapshot that the batch in hand uses; 0: no batch
+	audits auditor
+	hold   holdList // packets without an SA
 }
 
 // wireKind is where an SA's packets leave.
@@ -146,6 +148,9 @@ func (w *outboundWorker) runOutbound() error {
 // walk takes the first n buffers through the walk and out.
 func (w *outboundWorker) walk(n int) {
 	w.begin()
+	if len(w.hold.list) > 0 {
+		w.tend()
+	}
 	for i := range n {
 		p := &w.bufs[i]
 		if reason := w.outbound(p); reason != forwarded {
@@ -156,13 +161,13 @@ func (w *outboundWorker) walk(n int) {
 	w.sealRun()
 	w.flush()
 	w.handOut(nil)
-	w.releaseSnapshot()
+	w.end()
 }
 
 // begin does what is done once per batch.
 func (w *outboundWorker) begin() {
-	w.now = w.gateway.clock()
-	w.cache.use(w.gateway.policy.Load(), w.takeSnapshot())
+	w.takeSnapshot()
+	w.load()
 }
 
 // outbound decides about one packet and adds it to the run of its SA.
@@ -187,11 +192,15 @@ func (w *outboundWorker) outbound(p *packet.Buffer) DropReason {
 	case d.policy.Action == spd.Bypass:
 		return w.bypass(p)
 	case d.sa == nil:
-		w.acquire(d.policy, p)
-		return OutNoSA
+		return w.withoutSA(d.policy, p)
 	}
+	return w.carry(p, &d)
+}
+
+// carry is step 4, for a packet that has its SA.
+func (w *outboundWorker) carry(p *packet.Buffer, d *decision) DropReason {
 	if d.sa.Whole() {
-		return w.whole(p, &d)
+		return w.whole(p, d)
 	}
 	wire, length, reason := w.fits(p, d.sa)
 	if reason != forwarded {
@@ -244,19 +253,6 @@ func (w *outboundWorker) bypassSegments(p *packet.Buffer) DropReason {
 		w.fill(d, n)
 	}
 	return forwarded
-}
-
-// acquire asks the key sources for an SA, once per policy and eventInterval.
-func (w *outboundWorker) acquire(policy *spd.Policy, p *packet.Buffer) {
-	if n := len(w.cache.table.Policies()); len(w.acquired) != n {
-		w.acquired = make([]time.Duration, n) // a new table: not per packet
-	}
-	last := &w.acquired[policy.Index()]
-	if *last != 0 && w.now-*last < eventInterval {
-		return
-	}
-	*last = max(w.now, 1)
-	w.emit(Event{Kind: Acquire, Peer: policy.Peer, Policy: policy.Name, Flow: p.Flow, DSCP: p.Header.TrafficClass >> 2})
 }
 
 // fits chooses the wire of the SA and tells how long p is, or the longest of its
@@ -429,7 +425,8 @@ func nextHeader(p *packet.Buffer) uint8 {
 // encapsulate gives d the outer header for length bytes with the header of p: RFC
 // 4301 5.1.2. The bytes of IP and UDP headers are the sockets' work.
 func encapsulate(d *packet.Datagram, p *packet.Buffer, length int, sa *sad.SA) {
-	d.Addr, d.Local = sa.Endpoint(), sa.Local.Addr()
+	ends := sa.Ends()
+	d.Addr, d.Local = ends.Remote, ends.Local.Addr()
 	d.TOS = outerTrafficClass(&sa.Tunnel, &p.Header)
 	d.DF = outerDF(sa, &p.Header, length)
 	d.SegmentSize = 0
@@ -450,9 +447,11 @@ func (w *outboundWorker) flush() {
 	w.used = 0
 }
 
-func (w *outboundWorker) emit(e Event) {
+func (w *outboundWorker) emit(e Event) bool {
 	e.At = w.now
-	if !w.gateway.emit(e) {
-		w.lost.Add(1)
+	if w.gateway.emit(e) {
+		return true
 	}
+	w.lost.Add(1)
+	return false
 }

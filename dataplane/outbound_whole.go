@@ -48,7 +48,8 @@ func newWholeMaker() wholeMaker {
 
 // wholePlan is where the parts of one packet go.
 type wholePlan struct {
-	sa, around *sad.SA // around: of AH, around sa's packet; nil: none
+	sa, around *sad.SA   // around: of AH, around sa's packet; nil: none
+	ends       *sad.Ends // of sa, for all of the packet
 	wire       wireKind
 	version    int
 	header     int // bytes of IP header in front
@@ -258,9 +259,9 @@ func (w *outboundWorker) refuseWhole(sa *sad.SA, p *packet.Buffer) DropReason {
 // plan measures a packet's parts, or says why it cannot go.
 func (w *outboundWorker) plan(p *packet.Buffer, d *decision) (wholePlan, DropReason) {
 	sa := d.sa
-	remote := sa.Endpoint().Addr()
-	plan := wholePlan{sa: sa, around: d.around, wire: wireWhole, version: 4, header: ipv4Header, next: nextHeader(p)}
-	if !remote.Is4() {
+	ends := sa.Ends() // once: they may move
+	plan := wholePlan{sa: sa, ends: ends, around: d.around, wire: wireWhole, version: 4, header: ipv4Header, next: nextHeader(p)}
+	if !ends.Remote.Addr().Is4() {
 		plan.version, plan.header = 6, ipv6Header
 	}
 	switch {
@@ -303,7 +304,7 @@ func (w *outboundWorker) plan(p *packet.Buffer, d *decision) (wholePlan, DropRea
 // packet is.
 func transportEnds(sa *sad.SA, p *packet.Buffer) bool {
 	return !p.Header.Fragment && !p.Flow.ProtocolOpaque &&
-		p.Flow.DstAddr() == sa.Endpoint().Addr() && p.Flow.SrcAddr() == sa.Local.Addr()
+		p.Flow.DstAddr() == sa.Endpoint().Addr() && p.Flow.SrcAddr() == sa.Ends().Local.Addr()
 }
 
 // copyWhole puts the IP header and what is to be protected into their places in
@@ -351,7 +352,7 @@ const outerTTL = 64
 // outerHeader makes the outer header of tunnel mode: RFC 4301 5.1.2.
 func (w *outboundWorker) outerHeader(slot []byte, p *packet.Buffer, plan *wholePlan) {
 	sa, class := plan.sa, outerTrafficClass(&plan.sa.Tunnel, &p.Header)
-	local, remote := sa.Local.Addr(), sa.Endpoint().Addr()
+	local, remote := plan.ends.Local.Addr(), plan.ends.Remote.Addr()
 	if plan.version == 6 {
 		// RFC 6438 3: a tunnel's flow label comes from a hash of the inner
 		// flow, so that its flows are spread over equal paths.
@@ -404,6 +405,6 @@ func (w *outboundWorker) protect(slot []byte, plan *wholePlan, seal, sign uint64
 func (w *outboundWorker) commitDatagram(tx *sendBatch, p *packet.Buffer, plan *wholePlan, inner, n int) {
 	d := tx.commit(inner, false)
 	w.fill(d, n)
-	d.Addr, d.Local, d.SegmentSize = plan.sa.Endpoint(), plan.sa.Local.Addr(), 0
+	d.Addr, d.Local, d.SegmentSize = plan.ends.Remote, plan.ends.Local.Addr(), 0
 	d.TOS, d.DF = p.Header.TrafficClass, p.Header.DF
 }

@@ -9,8 +9,8 @@ import (
 )
 
 // Replacement without a gap. RFC 7296 2.8: "To rekey a Child SA within an existing
-// IKE SA, create a new, equivalent SA, and when the new one is established, delete
-// the old one." For a while both are there: the newest outbound SA carries what is
+// IKE SA, create a new, equivalent SA [...], and when the new one is established,
+// delete the old one." For a while both are there: the newest outbound SA carries what is
 // sent from the next batch on, and inbound each packet finds its own by its SPI.
 
 // replacements are the SAs that have been replaced and are still installed.
@@ -129,14 +129,22 @@ func (g *Gateway) oldestSnapshot() uint64 {
 // anySnapshot stands for one that is being loaded: it is no newer than any.
 const anySnapshot = 1
 
-// takeSnapshot loads the SAs for one batch and says so, first without knowing which
-// they will be: whoever reads using == 0 behind a change knows that the next batch
-// sees the change. releaseSnapshot is its end.
-func (w *outboundWorker) takeSnapshot() *sad.Snapshot {
-	w.using.Store(anySnapshot)
+// takeSnapshot makes the worker's memory the caller's (hold.go) and says, without
+// knowing yet which they will be, that SAs are in use: whoever reads using == 0
+// behind a change knows that the next batch sees the change. load says which they
+// are; releaseSnapshot is the end.
+func (w *outboundWorker) takeSnapshot() {
+	if !w.using.CompareAndSwap(0, anySnapshot) {
+		w.own()
+	}
+}
+
+// load loads what a batch goes by, once.
+func (w *outboundWorker) load() {
 	sas := w.gateway.sas.Load()
 	w.using.Store(sas.Generation())
-	return sas
+	w.now = w.gateway.clock()
+	w.cache.use(w.gateway.policy.Load(), sas)
 }
 
 func (w *outboundWorker) releaseSnapshot() { w.using.Store(0) }

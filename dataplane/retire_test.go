@@ -36,12 +36,14 @@ func TestAnOldOutboundSAStaysWhileAWorkerUsesIt(t *testing.T) {
 	w.begin() // a batch in hand
 	old := replace(0x7001)
 	there("a batch of the old snapshot", old, true)
+	w.releaseSnapshot()
 	w.begin() // the next batch
 	there("a batch of the new snapshot", old, false)
 
 	old = replace(0x7002)
 	w.using.Store(anySnapshot) // has begun, and may have loaded either
 	there("a batch that is being begun", old, true)
+	w.releaseSnapshot()
 	w.walk(0)
 	there("no batch in hand", old, false)
 
@@ -51,7 +53,7 @@ func TestAnOldOutboundSAStaysWhileAWorkerUsesIt(t *testing.T) {
 	there("a batch that lasts", old, true)
 	r.now++
 	there("the grace time is over", old, false)
-	w.walk(0)
+	w.releaseSnapshot()
 
 	// What somebody else removes is forgotten, and is not replaced twice.
 	w.begin()
@@ -63,7 +65,7 @@ func TestAnOldOutboundSAStaysWhileAWorkerUsesIt(t *testing.T) {
 	if n := len(r.gw.replacements.retiring); n != 0 {
 		t.Errorf("retiring: expected 0, saw %d", n)
 	}
-	w.walk(0)
+	w.releaseSnapshot()
 	for _, e := range r.events() {
 		if e.Kind != SoftExpire || e.SPI < 0x7001 {
 			t.Errorf("a removal is no event, saw %+v", e)

@@ -132,7 +132,7 @@ func (g *Gateway) follow(sa *sad.SA, seq uint64, to netip.AddrPort, local netip.
 		return from, stayNoWindow
 	case sa.Mode == sad.TransportMode && to.Addr() != sa.Endpoint().Addr():
 		return from, stayTransport
-	case !followable(to) || to.Addr() == local || to.Addr() == sa.Local.Addr():
+	case !followable(to) || to.Addr() == local || to.Addr() == sa.Ends().Local.Addr():
 		return from, stayAddress
 	}
 	g.roaming.mu.Lock()
@@ -157,6 +157,15 @@ func (g *Gateway) follow(sa *sad.SA, seq uint64, to netip.AddrPort, local netip.
 		from = old
 	}
 	return from, ""
+}
+
+// Move puts SAs of a peer between other addresses, as a key source has agreed with
+// it: MOBIKE (RFC 4555). No ids are all of the peer's SAs; they move all or none, see
+// sad.Database.MoveEnds. Packets use the new addresses from now on, also those of a
+// batch in hand. SAs that move so are Static: an authentic packet from elsewhere
+// moves none of them.
+func (g *Gateway) Move(peer string, ids []sad.ID, local, remote netip.AddrPort) error {
+	return g.sas.MoveEnds(peer, ids, local, remote)
 }
 
 // followable tells whether a peer can be at that endpoint: one host, one port.

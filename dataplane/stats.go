@@ -16,11 +16,15 @@ type counters struct {
 	bytes   atomic.Uint64 // their inner lengths
 	bypass  atomic.Uint64 // sent in clear because a policy says so
 	keep    atomic.Uint64 // NAT keepalives received
+	iked    atomic.Uint64 // IKE messages handed to the inbox
 	moves   atomic.Uint64 // peers that were followed to another endpoint
 	strays  atomic.Uint64 // authentic packets from elsewhere, not followed
 	lost    atomic.Uint64 // events that found the channel full
 
 	tooBigSent atomic.Uint64 // PTB messages into the TUN
+
+	heldPackets atomic.Uint64 // that have waited, or do, for an SA
+	released    atomic.Uint64 // of those, that went on with one
 
 	_ [64]byte
 }
@@ -48,6 +52,9 @@ type Stats struct {
 	SAs      []sad.Stats // every SA, in no order
 	Offloads []Offload
 	Policies int
+
+	// HeldPackets and HeldBytes wait for an SA now.
+	HeldPackets, HeldBytes int64
 }
 
 // Counter returns a figure by name from Traffic or Drops, 0 for no such name.
@@ -64,7 +71,7 @@ func (s Stats) Counter(name string) uint64 {
 
 // Stats returns a snapshot. It may be called at any time, also after Close.
 func (g *Gateway) Stats() Stats {
-	s := Stats{Uptime: g.clock(), Offloads: g.offloads()}
+	s := Stats{Uptime: g.clock(), Offloads: g.offloads(), HeldPackets: g.holding.packets.Load(), HeldBytes: g.holding.bytes.Load()}
 	if table := g.policy.Load(); table != nil {
 		s.Policies = len(table.Policies())
 	}
@@ -86,9 +93,12 @@ func (g *Gateway) Stats() Stats {
 		{"OutDummies", g.dummies.sent.Load()},
 		{"OutTruncated", g.truncated()},
 		{"OutTooBigSent", sum(func(c *counters) uint64 { return c.tooBigSent.Load() }, out...)},
+		{"OutHeld", sum(func(c *counters) uint64 { return c.heldPackets.Load() }, out...)},
+		{"OutReleased", sum(func(c *counters) uint64 { return c.released.Load() }, out...)},
 		{"InPackets", sum(packets, in...)},
 		{"InBytes", sum(bytes, in...)},
 		{"InKeepalives", sum(func(c *counters) uint64 { return c.keep.Load() }, in...)},
+		{"InIKE", sum(func(c *counters) uint64 { return c.iked.Load() }, in...)},
 		{"InPeerMoves", sum(func(c *counters) uint64 { return c.moves.Load() }, in...)},
 		{"InPeerElsewhere", sum(func(c *counters) uint64 { return c.strays.Load() }, in...)},
 		{"InSkipped", g.skipped()},

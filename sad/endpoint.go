@@ -13,24 +13,44 @@ import (
 // the dataplane's matter; here is what a move does, and what becomes of it when
 // SAs come and go.
 
-// Endpoint is where the peer is now: Remote, until Database.Move. It is one
-// atomic load and allocates nothing.
-func (sa *SA) Endpoint() netip.AddrPort {
-	if at := sa.peerAt.Load(); at != nil {
-		return *at
-	}
-	return sa.Remote
+// Ends is where an SA is now: this end and the peer.
+type Ends struct {
+	Local, Remote       netip.AddrPort
+	oldLocal, oldRemote netip.Addr // before the last move; the zero value: there was none
 }
 
-// put makes at the peer's endpoint. Behind another address lies another path:
+// Here tells whether a packet of the SA may have been sent to that address: to the
+// one it has now, to the one before, from which packets are on their way, or to
+// any where it has none.
+func (e *Ends) Here(local netip.Addr) bool {
+	return local == e.Local.Addr() || local == e.oldLocal || !concrete(e.Local.Addr())
+}
+
+// There is Here for the address that the packet came from.
+func (e *Ends) There(remote netip.Addr) bool {
+	return remote == e.Remote.Addr() || remote == e.oldRemote
+}
+
+// Ends is where the SA is now, both as of one moment: Local and Remote, until
+// Database.Move and MoveEnds. It is one atomic load and allocates nothing. Nobody
+// writes to what it points to.
+func (sa *SA) Ends() *Ends { return sa.ends.Load() }
+
+// Endpoint is where the peer is now: Ends().Remote.
+func (sa *SA) Endpoint() netip.AddrPort { return sa.ends.Load().Remote }
+
+// put makes at the peer's endpoint.
+func (sa *SA) put(at netip.AddrPort) { sa.move(sa.Ends().Local, at) }
+
+// move puts the SA between these ends. Behind another address lies another path:
 // what routers said of the old one is forgotten.
-func (sa *SA) put(at netip.AddrPort) {
-	was := sa.Endpoint()
-	if at == was {
+func (sa *SA) move(local, remote netip.AddrPort) {
+	was := sa.Ends()
+	if local == was.Local && remote == was.Remote {
 		return
 	}
-	sa.peerAt.Store(&at)
-	if sa.Direction == packet.Outbound && at.Addr() != was.Addr() {
+	sa.ends.Store(&Ends{local, remote, was.Local.Addr(), was.Remote.Addr()})
+	if sa.Direction == packet.Outbound && (remote.Addr() != was.Remote.Addr() || local.Addr() != was.Local.Addr()) {
 		sa.path.mu.Lock()
 		defer sa.path.mu.Unlock()
 		sa.path.learned = 0
@@ -54,7 +74,7 @@ func (sa *SA) reaches(at netip.Addr) bool {
 	if sa.Mode == TransportMode {
 		return at == sa.Endpoint().Addr()
 	}
-	local := sa.Local.Addr()
+	local := sa.Ends().Local.Addr()
 	return !local.IsValid() || local.IsUnspecified() || local.Is4() == at.Is4()
 }
 

@@ -59,9 +59,9 @@ type SA struct {
 	limits   limits
 	born     int64 // nanoseconds on the gateway's clock
 
-	// ---- atomic: written when the peer moves ----
+	// ---- atomic: written when the peer or this end moves ----
 
-	peerAt atomic.Pointer[netip.AddrPort] // nil: at Remote; see Endpoint
+	ends atomic.Pointer[Ends] // Local and Remote, at first; see Endpoint
 
 	// ---- read on every packet, written when the path changes ----
 
@@ -118,6 +118,7 @@ func New(p Params) (*SA, error) {
 		space: 1<<32 - 1,
 		long:  packet.MaxLen,
 	}
+	sa.ends.Store(&Ends{Local: sa.Local, Remote: sa.Remote})
 	for i := range p.Selectors {
 		sa.Selectors = append(sa.Selectors, p.Selectors[i].Clone())
 	}
@@ -214,9 +215,10 @@ type Stats struct {
 	// Exhausted: outbound, and no number is left.
 	Exhausted bool
 
-	Life    Life
-	DSCPs   []uint8 // see Params; not to be changed
-	PathMTU PathMTU // outbound
+	Life      Life
+	DSCPs     []uint8        // see Params; not to be changed
+	Selectors []spd.Selector `json:",omitempty"` // see Params; not to be changed
+	PathMTU   PathMTU        // outbound
 }
 
 // Stats reads the counters one by one: they may differ by a batch.
@@ -224,11 +226,11 @@ func (sa *SA) Stats() Stats {
 	s := Stats{
 		ID: sa.ID(), Policy: sa.Policy, Mode: sa.Mode, Bundle: sa.Bundle, Suite: sa.Suite, AHSuite: sa.AHSuite, ESN: sa.ESN, Encap: sa.Encap,
 		Fragment: sa.Fragment, TFC: sa.TFC,
-		Local: sa.Local, Remote: sa.Endpoint(), ReplayWindow: sa.ReplayWindow,
+		Local: sa.Ends().Local, Remote: sa.Endpoint(), ReplayWindow: sa.ReplayWindow,
 		Packets: sa.packets.Load(), Bytes: sa.bytes.Load(), LastUsed: sa.lastUsed.Load(),
 		ReplayDrops: sa.replayDrops.Load(), AuthDrops: sa.authDrops.Load(), OtherDrops: sa.otherDrops.Load(),
 		Seq: sa.last.Load(), Exhausted: sa.Exhausted(),
-		Life: sa.life(), DSCPs: sa.DSCPs,
+		Life: sa.life(), DSCPs: sa.DSCPs, Selectors: sa.Selectors,
 	}
 	if sa.Direction == Inbound {
 		s.Seq = sa.edge()

@@ -1,5 +1,7 @@
 package main
 
+import "strings"
+
 // explanation tells an operator about one counter. docs/counters.md is printed
 // from this list, and a test keeps it so.
 type explanation struct {
@@ -19,9 +21,12 @@ var trafficCounters = []explanation{
 	{"OutDummies", "dummy packets sent (RFC 4303 2.6)", ""},
 	{"OutTruncated", "reads of the TUN that held more segments than a batch, and lost the rest", "unusually small TCP segments: turn GRO off on the LAN interface (`ethtool -K lan0 gro off`), and report it"},
 	{"OutTooBigSent", "senders behind this gateway that were told how long a packet may be (ICMP 3/4, ICMPv6 Packet Too Big)", ""},
+	{"OutHeld", "packets that waited for their SA, or do now: the first ones of a flow while keys are negotiated", ""},
+	{"OutReleased", "of those, packets that went on, in order, when the SA was there; the others are among the drops below, or wait", ""},
 	{"InPackets", "packets opened, checked and handed to the TUN", ""},
 	{"InBytes", "the bytes of the packets inside", ""},
 	{"InKeepalives", "NAT keepalives received; they prove nothing about the peer", ""},
+	{"InIKE", "IKE messages that came on the port of NAT traversal and were handed to IKE", ""},
 	{"InPeerMoves", "a peer's newest packet came from another address or port, and the peer is answered there from then on (RFC 7296 2.23)", "a few: its NAT has forgotten the binding; many: set `nat_keepalive` at the peer, or see whether two hosts use its keys"},
 	{"InPeerElsewhere", "authentic packets from another address or port than the peer's, which was not followed", "the log says why (`PeerElsewhere`); behind a move a few are late packets. If it is the peer, and `static` or `nat_keepalive` keeps this end from following, put its `address` and `port` right"},
 	{"InSkipped", "datagrams longer than any packet, or fragments that the kernel did not reassemble", "none are expected: capture on the outside interface"},
@@ -45,6 +50,10 @@ var dropCounters = []explanation{
 	{"OutDiscard", "a policy says discard, or no policy matches (RFC 4301 5.1, audit of the latter)", "if it should pass, add a policy; `adit policy list` shows the order"},
 	{"OutNoBypass", "a policy says bypass, and there is no socket to send clear packets with", "see the log at start: raw sockets need `CAP_NET_RAW`"},
 	{"OutNoSA", "a policy says protect, and its peer has no SA", "`adit sa list`; give the peer an SA with `direction: out`"},
+	{"OutResponderOnly", "a policy says protect, its peer has no SA, and this end only answers (responder-only)", "nothing, if the peer begins when it has something to send; else look why it does not, or let this end begin"},
+	{"OutHoldFull", "a policy says protect, its peer has no SA yet, and too many packets wait for theirs", "a few are a flow that sends faster than keys are negotiated. Many: look why negotiations take long or fail"},
+	{"OutHoldExpired", "the packet waited for its SA, and there was none in time; its sender may have been told (host or address unreachable)", "the peer does not answer: `ip route get PEER`, and are its UDP ports 500 and 4500 open?"},
+	{"OutRefused", "the packet waited for its SA, and the negotiation failed; its sender may have been told (administratively prohibited)", "the log says what the two ends differ in"},
 	{"OutTooBig", "longer than the path to the peer takes, and not to be fragmented; its sender was told (RFC 4301 8.2)", "nothing, while OutTooBigSent moves too: senders then send shorter packets; `adit sa list` shows each path's MTU. A sender that does not listen: does a firewall behind this gateway drop ICMP?"},
 	{"OutSegment", "a superpacket (many packets of a flow in one read) that cannot be cut into packets", "none are expected; `tun.offload: off` does without superpackets: report it with the kernel's version"},
 	{"OutSeqExhausted", "the SA's sequence numbers are used up, it never sends again (RFC 4303 3.3.3, audit)", "change the keys at both ends and reload; use `esn: true`"},
@@ -55,7 +64,8 @@ var dropCounters = []explanation{
 	{"OutSendError", "the kernel refused the outer packet: firewall, no route, no buffer, or longer than the path takes", "`ip route get PEER`; output rules of the firewall; if only long packets fail, lower `tun.mtu`"},
 	{"OutTransport", "a transport mode SA, and no whole packet between its two ends: a fragment, other addresses, or options that UDP cannot carry", "transport mode protects what the two gateways themselves say: use `mode: tunnel` for networks behind them; large UDP: let the application send smaller datagrams"},
 	{"InMalformed", "too short, or neither ESP nor AH", "noise; much of it: somebody scans"},
-	{"InNoIKE", "an IKE message came, and this version does not speak IKE", "the peer is set to negotiate: set it to manual keys"},
+	{"InNoIKE", "an IKE message came, and no peer of this gateway is keyed by IKE", "the peer is set to negotiate: give it `keying: ike` here, or manual keys at both ends"},
+	{"InIKEFull", "an IKE message came, and there was no room for it behind those that wait", "a flood of first messages: established peers are served before them, and genuine ones come again. If it keeps growing without one, the machine is too slow for its peers"},
 	{"InNoSA", "unknown SPI (RFC 4303 3.4.2, audit)", "the two ends disagree: `adit check FILE --peer OTHER`; after a change of keys a few are normal"},
 	{"InEndpoint", "the SPI is right, and the outer addresses are not the SA's (RFC 4303 3.4.2, audit)", "sent to another of this host's addresses: see `listen.address`; or protocol 50, or anything in transport mode, that does not come from the peer's `address`"},
 	{"InExpired", "the SA's hard lifetime is over at this end (RFC 4301 4.4.2.1)", "a few as it ends are normal: what the peer had sent before. Many: the lifetimes of the two ends differ; then `InNoSA` grows too"},
@@ -82,6 +92,9 @@ func explain(name string) explanation {
 				return e
 			}
 		}
+	}
+	if strings.HasPrefix(name, "IKE") {
+		return explainIKE(name)
 	}
 	return explanation{name: name, meaning: "not known to this version of the command"}
 }

@@ -196,7 +196,7 @@ func (t *sorter) whole(ip []byte, h *packet.Header, f *packet.Flow) (Kind, strin
 		return KindAH, ""
 	case f.Protocol == packet.ProtoUDP && !f.PortsOpaque && (f.SrcPort == t.natt || f.DstPort == t.natt):
 		return nattKind(payload, f)
-	case f.Protocol == packet.ProtoUDP && !f.PortsOpaque && f.SrcPort == 500 && f.DstPort == 500:
+	case f.Protocol == packet.ProtoUDP && !f.PortsOpaque && (f.SrcPort == 500 || f.DstPort == 500): // a NAT may have changed the other
 		return KindIKE, ""
 	case f.Protocol == packet.ProtoICMPv6 && !f.PortsOpaque && isNeighbour(uint8(f.SrcPort>>8)):
 		return KindNeighbour, ""

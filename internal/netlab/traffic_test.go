@@ -75,6 +75,18 @@ func TestRootUDPBurstAccountsForEveryDatagram(t *testing.T) {
 	}
 }
 
+// A burst that is stopped has sent what it says, and no gap at its end.
+func TestRootUDPBurstStops(t *testing.T) {
+	ctx := root(t)
+	a, b := pair(t)
+	stop := make(chan struct{})
+	time.AfterFunc(50*time.Millisecond, func() { close(stop) })
+	r := must(UDPBurst(ctx, a, b, BurstOptions{To: to(b4), Count: 1 << 20, Interval: time.Millisecond, Stop: stop}))(t)
+	if r.Sent == 0 || r.Sent >= 1<<20 || r.Lost() != 0 || r.MaxGap != 0 {
+		t.Errorf("%v, longest gap %d: expected some, all of them there", r, r.MaxGap)
+	}
+}
+
 func TestRootTCPTransferWithoutHashCountsBytes(t *testing.T) {
 	ctx := root(t)
 	a, b := pair(t)
@@ -271,6 +283,7 @@ func TestSummaryTellsESPFromTheRest(t *testing.T) {
 		{"one byte that is no keepalive", ethernet(0x0800, ipv4(17, 0, udp(4500, 4500, []byte{0xfe}))), KindOther},
 		{"IKE on 4500", ethernet(0x0800, ipv4(17, 0, udp(4500, 4500, append(make([]byte, 4), esp...)))), KindIKE},
 		{"IKE on 500", ethernet(0x0800, ipv4(17, 0, udp(500, 500, esp))), KindIKE},
+		{"IKE on 500, behind a NAT", ethernet(0x0800, ipv4(17, 0, udp(61234, 500, esp))), KindIKE},
 		{"DNS", ethernet(0x0800, ipv4(17, 0, udp(5353, 53, esp))), KindOther},
 		{"ICMP echo", ethernet(0x0800, ipv4(1, 0, make([]byte, 16))), KindOther},
 		{"ARP", ethernet(0x0806, make([]byte, 28)), KindNeighbour},

@@ -23,6 +23,8 @@ type BurstOptions struct {
 	Interval time.Duration  // between datagrams; 0: as fast as the sender can
 	Quiet    time.Duration  // what is not there after so long without any arrival is lost; 0: 500 ms
 	Marker   []byte         // repeated through the payload behind the first 24 bytes
+	// Stop ends the sending before Count, when it is closed; nil: never.
+	Stop <-chan struct{}
 }
 
 // BurstResult is what came of it.
@@ -145,7 +147,8 @@ type burst struct {
 	run  uint64
 	sent chan int
 
-	errors  int // send's
+	tried   int // send's: numbers used
+	errors  int
 	lastErr error
 	first   time.Time
 	took    time.Duration
@@ -161,7 +164,7 @@ type burst struct {
 func newBurst(o BurstOptions, run uint64) *burst {
 	want := make([]byte, o.Size-burstHeaderLen+8)
 	fillMarked(want, o.Marker, 0)
-	return &burst{o: o, run: run, want: want[8:], seen: make([]uint64, (o.Count+63)/64), sent: make(chan int, 1), highest: -1}
+	return &burst{o: o, run: run, tried: o.Count, want: want[8:], seen: make([]uint64, (o.Count+63)/64), sent: make(chan int, 1), highest: -1}
 }
 
 func (b *burst) send(c *net.UDPConn) {
@@ -171,6 +174,10 @@ func (b *burst) send(c *net.UDPConn) {
 	ok, next := 0, time.Now()
 	b.first = next
 	for i := range b.o.Count {
+		if b.stopped() {
+			b.tried = i
+			break
+		}
 		if b.o.Interval > 0 {
 			if wait := time.Until(next); wait > 0 {
 				time.Sleep(wait)
@@ -190,6 +197,15 @@ func (b *burst) send(c *net.UDPConn) {
 	}
 	b.took = time.Since(b.first)
 	b.sent <- ok
+}
+
+func (b *burst) stopped() bool {
+	select {
+	case <-b.o.Stop: // nil: never
+		return true
+	default:
+		return false
+	}
 }
 
 // receive reads until everything that left is there, or nothing has come for
@@ -276,7 +292,7 @@ func (b *burst) finish() {
 		b.r.MeanDelay = b.delaySum / time.Duration(b.r.Received)
 	}
 	gap := 0
-	for i := range b.o.Count {
+	for i := range b.tried {
 		gap++
 		if b.seen[i/64]>>(i%64)&1 == 1 {
 			gap = 0
