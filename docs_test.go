@@ -37,7 +37,7 @@ func TestDocsQuickStartIsValid(t *testing.T) {
 // taken, and every key that config knows stands in the page.
 func TestDocsConfigurationIsValidAndWhole(t *testing.T) {
 	loadExample(t, "docs/configuration.md", "yaml")
-	for _, block := range []string{"yaml ah.yaml", "yaml transport.yaml", "yaml ah+esp.yaml"} {
+	for _, block := range []string{"yaml ah.yaml", "yaml transport.yaml", "yaml ah+esp.yaml", "yaml ike.yaml"} {
 		for _, w := range loadExample(t, "docs/configuration.md", block).Warnings {
 			t.Errorf("%s warns: %v", block, w)
 		}
@@ -143,6 +143,11 @@ func loadExample(t *testing.T, page, block string) *config.Config {
 		}
 		key := strings.Repeat(hexOf(filepath.Base(m[2])), size)[:2*size]
 		if err := os.WriteFile(m[2], []byte(key), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, m := range regexp.MustCompile(`psk_file: ([^,}\s]+)`).FindAllStringSubmatch(text, -1) {
+		if err := os.WriteFile(m[1], []byte("ZcUe5ro0kT7wXhQyP1mSdJvA8bLn3FgR\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 	}

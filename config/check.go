@@ -27,14 +27,16 @@ func (d *decoder) checkWhole() {
 		d.checkAddresses(key, p)
 		d.checkEncap(key, p, profile)
 		d.checkOriginals(key, p, profile)
+		d.checkKeying(key, p, profile)
 	}
 	if needsRaw != "" && !d.Listen.Raw {
 		d.fail("listen.raw", fmt.Sprintf("found off, and peer %q is reached by %s", needsRaw, over), "write `raw: auto`, or "+instead+" in the peer's profile")
 	}
-	d.RawAllowed, d.Listen.Raw = d.Listen.Raw, d.Listen.Raw && needsRaw != ""
+	d.RawAllowed, d.Listen.Raw = d.Listen.Raw, d.Listen.Raw && (needsRaw != "" || d.mayBeRaw())
 	d.needsAddress()
 	d.checkTransport()
 	d.checkSPIs()
+	d.checkIdentities()
 	d.checkUse()
 }
 
@@ -114,23 +116,26 @@ func (d *decoder) checkUse() {
 	if len(d.Policies) == 0 {
 		d.warn("policies", "there are no policies: every packet is discarded, in both directions")
 	}
-	if d.Listen.IKEPort != DefaultIKEPort {
-		d.warn("listen.ike_port", "binds automatic keying only, which is not in this version: nothing listens on it")
+	if d.Listen.IKEPort != DefaultIKEPort && !d.UsesIKE() {
+		d.warn("listen.ike_port", "no peer has `keying: ike`: nothing listens on it")
 	}
-	said := map[string]bool{}
+	said, manual := map[string]bool{}, map[string]bool{}
 	for i := range d.Peers {
 		p := &d.Peers[i]
 		if !used[p.Name] {
 			d.warn(fmt.Sprintf("peers[%d].name", i), fmt.Sprintf("no policy protects anything to peer %q: its SAs carry nothing", p.Name))
 		}
-		if said[p.Profile] {
+		if !said[p.Profile] {
+			d.warnWindow(p.Profile)
+		}
+		if said[p.Profile] = true; p.IKE != nil || manual[p.Profile] {
 			continue
 		}
-		said[p.Profile] = true
-		d.warnWindow(p.Profile)
+		manual[p.Profile] = true
 		for key, instead := range map[string]string{
 			"lifetime": "the gateway never replaces them; change them at both ends in time",
 			"suites":   "each SA names its own suite",
+			"pfs":      "manual keys have no key exchange",
 		} {
 			full := profileKey(p.Profile) + "." + key
 			if _, written := d.positions[full]; written {
@@ -139,7 +144,7 @@ func (d *decoder) checkUse() {
 		}
 	}
 	if d.inlineKeys && d.mode.Perm()&0o044 != 0 {
-		d.warn("peers", fmt.Sprintf("the file holds keys, and its mode %04o lets others read it: chmod 0600 it, or use encryption_key_file", d.mode.Perm()))
+		d.warn("peers", fmt.Sprintf("the file holds keys, and its mode %04o lets others read it: chmod 0600 it, or put them into files of their own, as with encryption_key_file and psk_file", d.mode.Perm()))
 	}
 }
 

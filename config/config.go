@@ -108,6 +108,9 @@ type Profile struct {
 	Tunnel        sad.Tunnel        // without effect in transport mode
 	Fragment      sad.FragmentMode
 	TFC           sad.TFC
+	EncapAuto     bool          // encap is auto: with IKE, by NAT detection
+	PFS           PFS           // binds IKE only
+	Responder     ResponderOnly // binds IKE only
 }
 
 // Lifetime is when an SA is renewed (soft) and when it ends (hard); 0: never.
@@ -116,10 +119,11 @@ type Lifetime = sad.Lifetime
 // Peer is the gateway at the other end.
 type Peer struct {
 	Name         string
-	Address      netip.Addr
-	Port         uint16 // UDP; 0: listen.natt_port
+	Address      netip.Addr // zero: any, with `keying: ike`
+	Port         uint16     // UDP, manual keys; 0: listen.natt_port
 	Profile      string
-	SAs          []SA          // at least one outbound and one inbound, of each protocol of the profile
+	IKE          *IKE          `json:",omitempty"` // with `keying: ike`; then there are no SAs here
+	SAs          []SA          // with manual keys at least one outbound and one inbound, of each protocol of the profile
 	NATKeepalive time.Duration // 0: off
 	Static       bool          // not followed to another address
 	BehindNAT    bool          // this end is behind a NAT; true where there are keepalives
@@ -232,7 +236,7 @@ func (c *Config) UsesAH() bool {
 // protocol 50 sockets. With ah+esp the ESP of an honest peer is inside AH: what
 // arrives without is to be seen, and dropped.
 func (c *Config) UsesRawESP() bool {
-	return c.uses(func(p Profile) bool { return p.Protocol.Uses(sad.ESP) && p.Encap == sad.EncapNone })
+	return c.uses(func(p Profile) bool { return p.Protocol.Uses(sad.ESP) && p.Encap == sad.EncapNone }) || c.RawAllowed && c.mayBeRaw()
 }
 
 func (c *Config) uses(has func(Profile) bool) bool {

@@ -46,6 +46,7 @@ func describe(c *Config) string {
 	for _, peer := range c.Peers {
 		p("peer %s %s port %d profile %s nat_keepalive %s static %t behind_nat %t original %s %s", peer.Name, peer.Address, peer.Port, peer.Profile,
 			peer.NATKeepalive, peer.Static, peer.BehindNAT, peer.OriginalLocal, peer.OriginalRemote)
+		describeIKE(p, peer.IKE)
 	}
 	for _, sa := range c.SAParams() {
 		suite := sa.Suite.String()

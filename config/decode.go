@@ -226,7 +226,8 @@ func (v value) found() string {
 // secret tells whether v is a secret, or the name of a file with one, where
 // operators write the secret itself.
 func (v value) secret() bool {
-	return secretKeys[strings.TrimSuffix(v.key[strings.LastIndexByte(v.key, '.')+1:], "_file")]
+	name := v.key[strings.LastIndexByte(v.key, '.')+1:]
+	return secretKeys[strings.TrimSuffix(name, "_file")] || name == "key_file" || name == "private_key" || name == "auth"
 }
 
 func isNull(n ast.Node) bool { return n == nil || n.Type() == ast.NullType }

@@ -26,6 +26,9 @@ func testSecrets(path string) ([]byte, fs.FileMode, error) {
 	case "/secrets/short":
 		return []byte("5ca1ab1e\n"), 0o600, nil
 	}
+	if file, ok := ikeFiles()[path]; ok {
+		return file.data, file.mode, nil
+	}
 	return nil, 0, &fs.PathError{Op: "open", Path: path, Err: fs.ErrNotExist}
 }
 

@@ -111,13 +111,19 @@ func (d *decoder) secretText(v value) (string, bool) {
 
 // secretFile reads the file that v names; its mode must keep others out.
 func (d *decoder) secretFile(v value) (string, bool) {
-	path, ok := v.path(4095, "/etc/adit/site-b.key")
+	data, ok := d.secretBytes(v, "/etc/adit/site-b.key", maxSecret)
+	return string(bytes.TrimSpace(data)), ok
+}
+
+// secretBytes reads at most limit bytes of the file that v names.
+func (d *decoder) secretBytes(v value, example string, limit int) ([]byte, bool) {
+	path, ok := v.path(4095, example)
 	if !ok {
-		return "", false
+		return nil, false
 	}
 	if d.secrets == nil {
 		v.fail("secret files are not read here", "use config.Load, or give Parse a SecretReader")
-		return "", false
+		return nil, false
 	}
 	data, mode, err := d.secrets(path)
 	switch {
@@ -125,12 +131,12 @@ func (d *decoder) secretFile(v value) (string, bool) {
 		v.fail("the file cannot be read: "+reason(err), "check the path and who may read it")
 	case mode.Perm()&0o077 != 0:
 		v.fail(fmt.Sprintf("the file has mode %04o: others than its owner may use it", mode.Perm()), "chmod 0600 it")
-	case len(data) > maxSecret:
-		v.fail("the file is larger than a key", fmt.Sprintf("put the hex digits of one key in it, at most %d bytes", maxSecret))
+	case len(data) > limit:
+		v.fail("the file is larger than a key", fmt.Sprintf("put one key in it, at most %d bytes", limit))
 	default:
-		return string(bytes.TrimSpace(data)), true
+		return data, true
 	}
-	return "", false
+	return nil, false
 }
 
 // decodeKey turns hex digits into a key of want bytes. No digit of the text is

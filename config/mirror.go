@@ -76,7 +76,7 @@ func (m *mirror) pair() (pairs [][2]int) {
 	case len(m.a.Peers) == 1 && len(m.b.Peers) == 1:
 		return [][2]int{{0, 0}}
 	default:
-		m.differ("peers", "peers", "no peer of %s is the other end of a peer of %s: neither addresses nor SPIs meet", m.a.Path, m.b.Path)
+		m.differ("peers", "peers", "no peer of %s is the other end of a peer of %s: neither addresses, SPIs nor identities meet", m.a.Path, m.b.Path)
 	}
 	return pairs
 }
@@ -84,12 +84,12 @@ func (m *mirror) pair() (pairs [][2]int) {
 // unpaired notes peers that have the other end's address and no counterpart.
 func (m *mirror) unpaired(usedA, usedB map[int]bool) {
 	for i := range m.a.Peers {
-		if p := &m.a.Peers[i]; !usedA[i] && p.Address == m.b.Listen.Address {
+		if p := &m.a.Peers[i]; !usedA[i] && p.Address.IsValid() && p.Address == m.b.Listen.Address {
 			m.differ(fmt.Sprintf("peers[%d]", i), "peers", "peer %q has no counterpart at the other end", p.Name)
 		}
 	}
 	for j := range m.b.Peers {
-		if p := &m.b.Peers[j]; !usedB[j] && p.Address == m.a.Listen.Address {
+		if p := &m.b.Peers[j]; !usedB[j] && p.Address.IsValid() && p.Address == m.a.Listen.Address {
 			m.differ("peers", fmt.Sprintf("peers[%d]", j), "the other end's peer %q has no counterpart here", p.Name)
 		}
 	}
@@ -97,12 +97,13 @@ func (m *mirror) unpaired(usedA, usedB map[int]bool) {
 
 // score counts what speaks for pa and pb being the two ends of one tunnel.
 func (m *mirror) score(pa, pb *Peer) (n int) {
-	if pa.Address == m.b.Listen.Address {
+	if pa.Address.IsValid() && pa.Address == m.b.Listen.Address {
 		n += 2
 	}
-	if pb.Address == m.a.Listen.Address {
+	if pb.Address.IsValid() && pb.Address == m.a.Listen.Address {
 		n += 2
 	}
+	n += ikeScore(pa, pb)
 	for _, sa := range pa.SAs {
 		for _, sb := range pb.SAs {
 			if sa.SPI == sb.SPI && sa.Direction != sb.Direction && sa.Protocol == sb.Protocol {
@@ -120,6 +121,9 @@ func (m *mirror) peers(i, j int) {
 	keyA, keyB := fmt.Sprintf("peers[%d]", i), fmt.Sprintf("peers[%d]", j)
 	profileA, profileB := profileKey(pa.Profile), profileKey(pb.Profile)
 
+	if !m.keyings(keyA, keyB, pa, pb) {
+		return
+	}
 	m.addresses(keyA, keyB, pa, pb)
 	if fa.Protocol != fb.Protocol {
 		m.differ(profileA+".protocol", profileB+".protocol", "%s here, %s at the other end", fa.Protocol, fb.Protocol)
@@ -148,10 +152,10 @@ func (m *mirror) peers(i, j int) {
 // in front of that one. Both behind one cannot be: with fixed addresses nobody
 // would open the way. In front of the NATs there is one pair of addresses.
 func (m *mirror) addresses(keyA, keyB string, pa, pb *Peer) {
-	if at := m.b.Listen.Address; at.IsValid() && at != pa.Address && !pb.BehindNAT {
+	if at := m.b.Listen.Address; at.IsValid() && at != pa.Address && !pb.BehindNAT && !pa.anywhere() {
 		m.differ(keyA+".address", "listen.address", "the peer is %s here, and the other end listens on %s", pa.Address, at)
 	}
-	if at := m.a.Listen.Address; at.IsValid() && at != pb.Address && !pa.BehindNAT {
+	if at := m.a.Listen.Address; at.IsValid() && at != pb.Address && !pa.BehindNAT && !pb.anywhere() {
 		m.differ("listen.address", keyB+".address", "this end listens on %s, and the other end's peer is %s", at, pb.Address)
 	}
 	if pa.BehindNAT && pb.BehindNAT {

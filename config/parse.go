@@ -62,7 +62,7 @@ func Parse(name string, data []byte, opts ...Option) (*Config, error) {
 	d := &decoder{
 		s: s, options: o,
 		Config: Config{Path: name, Profiles: map[string]Profile{}, positions: map[string]Position{}},
-		keys:   map[[32]byte]string{},
+		keys:   map[[32]byte]string{}, anywhere: map[string]bool{},
 	}
 	d.root(value{s: s, node: root, at: s.at(start(root))})
 	if err := s.result(true); err != nil {
@@ -83,6 +83,7 @@ type decoder struct {
 	keys map[[32]byte]string // digest of a key, salts apart, to where it stands
 
 	inlineKeys bool
+	anywhere   map[string]bool // peers with `address: any`, by key path
 }
 
 // mark notes where a key stands, for later checks and for Mirror.
@@ -118,12 +119,14 @@ func (d *decoder) seal() error {
 	}
 	d.warnShadowed(table)
 	d.warnFragments()
+	d.sealIKE()
 	sortWarnings(d.Warnings)
 	return nil
 }
 
-// readSecret is the SecretReader of Load.
-func readSecret(path string) ([]byte, fs.FileMode, error) { return readFile(path, maxSecret+1) }
+// readSecret is the SecretReader of Load. Each reader of a secret has a bound of its
+// own below this one.
+func readSecret(path string) ([]byte, fs.FileMode, error) { return readFile(path, maxFile+1) }
 
 // readFile reads at most limit bytes of a regular file. A FIFO or a device is
 // refused before it is opened, since opening it might wait for ever.

@@ -42,11 +42,11 @@ func (d *decoder) peer(v value) (p Peer) {
 	if v, ok := o.need("name", "add `name: …`; policies refer to it"); ok {
 		p.Name, _ = d.mark(v).name()
 	}
-	if ike, ok := o.get("ike"); ok {
+	keying := d.keying(o)
+	if ike, ok := o.get("ike"); ok && keying != "ike" {
 		d.s.hide(ike.node)
 	}
-	manual := d.keying(o)
-	d.peerAddress(o, &p, manual)
+	d.peerAddress(o, &p, keying == "manual")
 	if v, ok := d.get(o, "port"); ok {
 		n, _ := v.integer(0, 65535, "write the peer's UDP port, 1 to 65535, or 0 for listen.natt_port")
 		p.Port = uint16(n)
@@ -55,8 +55,12 @@ func (d *decoder) peer(v value) (p Peer) {
 	if v, ok := d.get(o, "profile"); ok {
 		p.Profile = d.profileName(v)
 	}
+	if keying == "ike" {
+		d.ikePeer(o, &p)
+		return p
+	}
 	d.readNAT(o, &p)
-	if !manual {
+	if keying != "manual" {
 		// The rest is about a way of keying that was refused already.
 		if sas, ok := o.get("sas"); ok {
 			d.s.hide(sas.node)
@@ -97,20 +101,22 @@ func (d *decoder) readNAT(o *object, p *Peer) {
 	}
 }
 
-// keying tells whether the peer has manual keys, the one way of this version.
-func (d *decoder) keying(o *object) bool {
-	v, ok := o.need("keying", "add `keying: manual`")
+// keying reads where the peer's keys come from; "": not known, or refused.
+func (d *decoder) keying(o *object) string {
+	v, ok := o.need("keying", "add `keying: manual` or `keying: ike`")
 	if !ok {
-		_, sas := o.get("sas")
-		return sas
+		if _, sas := o.get("sas"); sas {
+			return "manual"
+		}
+		return ""
 	}
 	d.mark(v)
-	if v.isWord("ike") || v.isWord("server") {
-		v.notHere("`keying: "+v.node.GetToken().Value+"`", "write `keying: manual` and list the SAs under `sas`")
-		return false
+	if v.isWord("server") {
+		v.notHere("`keying: server`", "write `keying: ike`, or `keying: manual` and list the SAs under `sas`")
+		return ""
 	}
-	word, _ := v.choice("manual")
-	return word == "manual"
+	word, _ := v.choice("manual", "ike")
+	return word
 }
 
 func (d *decoder) peerAddress(o *object, p *Peer, manual bool) {
@@ -120,6 +126,7 @@ func (d *decoder) peerAddress(o *object, p *Peer, manual bool) {
 	}
 	d.mark(v)
 	if v.isWord("any") {
+		d.anywhere[o.key] = true
 		if manual {
 			v.notHere("`address: any` with manual keys", "write the peer's outside address")
 		}

@@ -20,7 +20,7 @@ const maxLifetime = 8760 * time.Hour
 func defaultProfile(name string) Profile {
 	return Profile{
 		Name: name, ESN: true, ReplayWindow: DefaultReplayWindow,
-		Lifetime: Lifetime{Soft: DefaultSoftLifetime, Hard: DefaultHardLifetime},
+		Lifetime: Lifetime{Soft: DefaultSoftLifetime, Hard: DefaultHardLifetime}, EncapAuto: true, PFS: PFS{Auto: true},
 	}
 }
 
@@ -56,7 +56,7 @@ func (d *decoder) readProfile(name string, v value) {
 	p := defaultProfile(name)
 	d.Profiles[name] = p // a peer that names it is right, even if the profile is not
 	o, ok := v.object("protocol", "mode", "suites", "esn", "replay_window", "allow_no_replay", "encap", "lifetime",
-		"df", "dscp", "ecn", "fragment", "tfc", "responder_only")
+		"df", "dscp", "ecn", "fragment", "tfc", "pfs", "responder_only")
 	if !ok {
 		return
 	}
@@ -79,7 +79,7 @@ func (d *decoder) readProfile(name string, v value) {
 	if v, ok := d.get(o, "replay_window"); ok {
 		p.ReplayWindow = d.replayWindow(v, p)
 	}
-	p.Encap = d.encap(o, p)
+	p.Encap, p.EncapAuto = d.encap(o, p)
 	p.Tunnel = d.tunnel(o)
 	if p.Mode == sad.TransportMode {
 		d.warnNoOuterHeader(v.key)
@@ -88,8 +88,9 @@ func (d *decoder) readProfile(name string, v value) {
 	if v, ok := d.get(o, "tfc"); ok && !v.isWord("off") {
 		p.TFC = d.tfc(v, p)
 	}
+	p.PFS = d.pfs(o)
 	if v, ok := d.get(o, "responder_only"); ok {
-		d.refuseResponder(v)
+		p.Responder = d.responderOnly(v)
 	}
 	d.Profiles[name] = p
 }
@@ -110,7 +111,7 @@ func (d *decoder) protocols(v value) Protocols {
 // incorporates the IP source and destination addresses in the keyed message
 // integrity check, NAT or reverse NAT devices making changes to address fields
 // will invalidate the message integrity check."
-func (d *decoder) encap(o *object, p Profile) sad.Encapsulation {
+func (d *decoder) encap(o *object, p Profile) (e sad.Encapsulation, auto bool) {
 	word := "auto"
 	if v, ok := d.get(o, "encap"); ok {
 		word, _ = v.choice("auto", "udp", "none")
@@ -119,9 +120,9 @@ func (d *decoder) encap(o *object, p Profile) sad.Encapsulation {
 		}
 	}
 	if word == "none" || p.Protocol.Uses(sad.AH) {
-		return sad.EncapNone
+		return sad.EncapNone, false
 	}
-	return sad.EncapUDP
+	return sad.EncapUDP, word == "auto"
 }
 
 // fragment reads where a packet that is too long is cut. RFC 4303 section 3.3.4:
@@ -178,17 +179,6 @@ func (d *decoder) warnNoOuterHeader(profile string) {
 			d.warn(profile+"."+key, "has no effect with `mode: transport`: the packet keeps its own IP header")
 		}
 	}
-}
-
-// refuseResponder refuses what only automatic keying has.
-func (d *decoder) refuseResponder(v value) {
-	for _, word := range []string{"never-initiate", "never-rekey", "full", "passive"} {
-		if v.isWord(word) {
-			v.notHere(fmt.Sprintf("`responder_only: %s`", word), "write `responder_only: off`; manual keys start no negotiation")
-			return
-		}
-	}
-	v.choice("off")
 }
 
 // replayWindow reads the window; turning it off must be said twice.

@@ -77,7 +77,7 @@ func (d *decoder) checkTransport() {
 				d.transportEnd(key+".remote", policy.Selector.Remote, p, p.Address, p.OriginalRemote)
 			}
 		}
-		if p.BehindNAT && !p.OriginalLocal.IsValid() && d.Profiles[p.Profile].Encap == sad.EncapUDP {
+		if p.IKE == nil && p.BehindNAT && !p.OriginalLocal.IsValid() && d.Profiles[p.Profile].Encap == sad.EncapUDP {
 			d.warn(fmt.Sprintf("peers[%d].behind_nat", i), "in transport mode the NAT changes addresses that checksums cover: give `original_local` and `original_remote` (RFC 3948 section 3.1.2)")
 		}
 	}

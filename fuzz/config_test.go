@@ -1,7 +1,10 @@
 package fuzz
 
 import (
+	"crypto/ed25519"
+	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"io/fs"
 	"os"
@@ -49,12 +52,27 @@ func fuzzSecrets(path string) ([]byte, fs.FileMode, error) {
 	switch {
 	case strings.Contains(path, "mode"):
 		return []byte("00"), 0o644, nil
+	case strings.Contains(path, "psk"), strings.Contains(path, "ppk"):
+		return []byte("ZcUe5ro0kT7wXhQyP1mSdJvA8bLn3FgR"), 0o600, nil
+	case strings.Contains(path, "pki"):
+		return fuzzPEM, 0o600, nil
 	case strings.Contains(path, "encryption"):
 		return []byte("5ca1ab1e5ca1ab1e0ddba11facade005"), 0o600, nil
 	case strings.Contains(path, "integrity"):
 		return []byte("5ca1ab1e5ca1ab1e0ddba11facade0055ca1ab1e5ca1ab1e0ddba11facade006"), 0o600, nil
 	}
 	return nil, 0, fs.ErrNotExist
+}
+
+// fuzzPEM is a private key: who wants certificates refuses it.
+var fuzzPEM = makeFuzzPEM()
+
+func makeFuzzPEM() []byte {
+	der, err := x509.MarshalPKCS8PrivateKey(ed25519.NewKeyFromSeed(make([]byte, ed25519.SeedSize)))
+	if err != nil {
+		return nil
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
 }
 
 func checkConfigErrors(t *testing.T, data []byte, err error) {
