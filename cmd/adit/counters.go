@@ -43,7 +43,10 @@ func printCounters(w io.Writer, c *controlv1.CountersResponse) error {
 	for _, list := range []struct {
 		heading  string
 		counters []*controlv1.Counter
-	}{{"CARRIED", c.GetTraffic()}, {"DROPPED", c.GetDrops()}} {
+	}{{"CARRIED", c.GetTraffic()}, {"DROPPED", c.GetDrops()}, {"IKE", c.GetIke()}} {
+		if len(list.counters) == 0 {
+			continue // no IKE here
+		}
 		var t table
 		t.row(list.heading, "COUNT", "MEANING")
 		for _, counter := range list.counters {
@@ -54,5 +57,14 @@ func printCounters(w io.Writer, c *controlv1.CountersResponse) error {
 		}
 		fmt.Fprintln(w)
 	}
+	if c.GetHeld().GetPackets() > 0 {
+		_, err := fmt.Fprintf(w, "Held now: %s.\n", heldText(c.GetHeld()))
+		return err
+	}
 	return nil
+}
+
+// heldText is what waits for its SA, in words.
+func heldText(h *controlv1.Held) string {
+	return fmt.Sprintf("%s packets, %s, wait for their SA", grouped(h.GetPackets()), sized(h.GetBytes()))
 }

@@ -16,25 +16,28 @@ import (
 
 // demoTraffic is how long the demonstration sends TCP when nobody asks for
 // another time.
-const demoTraffic = 6
+const demoTraffic = 5
 
 // maxDemoSeconds bounds --seconds.
 const maxDemoSeconds = 3600
 
 func newDemoCommand() *cobra.Command {
 	var seconds int
-	var memory, asJSON bool
+	var memory, manual, asJSON bool
 	cmd := &cobra.Command{
 		Use:   "demo",
 		Short: "see it work: two gateways and two hosts on this machine",
 		Long: strings.TrimSpace(`
 As root: raises two gateways (this very program, as ` + "`adit run`" + `) and two hosts in
-network namespaces of their own, sends ping, TCP and UDP through them, records
-what an observer on the wire between the gateways sees, and proves that nothing
-crossed it in clear. Nothing on this machine is changed, and nothing is left.
+network namespaces of their own. The gateways have certificates that are made for
+this run, and negotiate keys by IKEv2 when the first packet comes, which is held
+until there are some. Ping, TCP and UDP go through them, keys are renewed under load,
+one gateway is killed and started again; an observer on the wire between the gateways
+records all, and proves that nothing crossed it in clear. Nothing on this machine is
+changed, and nothing is left.
 
 Not as root, or with --memory: the same two gateways in one process, over a
-network in memory.
+network in memory. With --manual: keys by hand, without IKE.
 
 Exit code 0: everything held. 1: something did not; the report says what.`),
 		Args: cobra.NoArgs,
@@ -44,7 +47,7 @@ Exit code 0: everything held. 1: something did not; the report says what.`),
 			}
 			ctx, stop := signal.NotifyContext(cmd.Context(), os.Interrupt, syscall.SIGTERM)
 			defer stop()
-			d := &demo{seconds: seconds, progress: cmd.ErrOrStderr(), out: cmd.OutOrStdout()}
+			d := &demo{seconds: seconds, manual: manual, progress: cmd.ErrOrStderr(), out: cmd.OutOrStdout()}
 			if asJSON {
 				d.out = io.Discard
 			}
@@ -57,6 +60,7 @@ Exit code 0: everything held. 1: something did not; the report says what.`),
 	}
 	cmd.Flags().IntVar(&seconds, "seconds", demoTraffic, "how many seconds of TCP to send, in all")
 	cmd.Flags().BoolVar(&memory, "memory", false, "the demonstration in memory, which needs no root")
+	cmd.Flags().BoolVar(&manual, "manual", false, "keys by hand, made for this run, in place of IKEv2")
 	jsonFlag(cmd, &asJSON)
 	return cmd
 }
@@ -64,6 +68,7 @@ Exit code 0: everything held. 1: something did not; the report says what.`),
 // demo is one demonstration. It prints each round as it ends.
 type demo struct {
 	seconds  int
+	manual   bool // keys by hand
 	progress io.Writer
 	out      io.Writer
 	report   demoReport
@@ -71,7 +76,8 @@ type demo struct {
 
 // demoReport is what came of it.
 type demoReport struct {
-	Mode     string      `json:"mode"` // namespaces | memory
+	Mode     string      `json:"mode"`   // namespaces | memory
+	Keying   string      `json:"keying"` // ike | manual
 	OK       bool        `json:"ok"`
 	Rounds   []demoRound `json:"rounds"`
 	Kill     *demoKill   `json:"kill,omitempty"` // namespaces only
@@ -83,7 +89,8 @@ type demoReport struct {
 type demoRound struct {
 	Title    string         `json:"title"`
 	Suite    string         `json:"suite"`
-	Over     string         `json:"over"` // udp | none
+	Over     string         `json:"over"`          // udp | none
+	IKE      *demoIKE       `json:"ike,omitempty"` // absent with manual keys
 	Pings    []demoPing     `json:"pings"`
 	TCP      []demoTransfer `json:"tcp"`
 	UDP      []demoBurst    `json:"udp"`
@@ -122,6 +129,7 @@ type demoWire struct {
 	Bytes     uint64   `json:"bytes"`
 	UDPESP    uint64   `json:"udp_esp"` // ESP in UDP 4500
 	ESP       uint64   `json:"esp"`     // IP protocol 50
+	IKE       uint64   `json:"ike"`     // IKE messages, on either port
 	Neighbour uint64   `json:"neighbour"`
 	Keepalive uint64   `json:"keepalive"`
 	Other     uint64   `json:"other"` // anything else: clear traffic
@@ -149,20 +157,44 @@ var demoRounds = []struct{ title, suite, encap string }{
 	{"AES-256-CBC with HMAC-SHA-256 over IP protocol 50", "aes256-sha256", "none"},
 }
 
-// newDemoRound is a round without figures; its lists are empty rather than nil,
+// newRound is a round without figures; its lists are empty rather than nil,
 // which JSON would write as null.
-func newDemoRound(title, suite, encap string) demoRound {
-	return demoRound{
+func (d *demo) newRound(title, suite, encap string) demoRound {
+	r := demoRound{
 		Title: title, Suite: suite, Over: encap,
 		Pings: []demoPing{}, TCP: []demoTransfer{}, UDP: []demoBurst{}, Gateways: []demoGateway{},
 		Wire: demoWire{Others: []string{}}, Failures: []string{},
 	}
+	if !d.manual {
+		r.IKE = &demoIKE{Ends: []demoEnd{}}
+	}
+	return r
+}
+
+// keyed says where the keys come from.
+func (d *demo) keyed() string {
+	if d.manual {
+		return "Keys are made for this run, and are in both configurations.\n"
+	}
+	return "Certificates are made for this run; keys are negotiated by IKEv2 with the first packet.\n"
+}
+
+// sites are the two ends of a round in directory dir, with keys or identities that
+// nobody had before.
+func (d *demo) sites(dir string, suite, encap string) (a, b demoSite, err error) {
+	if d.manual {
+		return demoSites(dir, suite, encap)
+	}
+	return demoIKESites(dir, suite, encap)
 }
 
 // run is the whole demonstration. The error means that something did not hold.
 func (d *demo) run(ctx context.Context, memory bool) (*demoReport, error) {
 	start := time.Now()
-	d.report = demoReport{Mode: "namespaces", Rounds: []demoRound{}, Failures: []string{}}
+	d.report = demoReport{Mode: "namespaces", Keying: madeByIKE, Rounds: []demoRound{}, Failures: []string{}}
+	if d.manual {
+		d.report.Keying = madeByHand
+	}
 	var err error
 	if memory {
 		d.report.Mode = "memory"
@@ -229,10 +261,15 @@ func (r *demoRound) judge() {
 		r.fail("%d packets crossed the wire in clear: %s", w.Other, strings.Join(w.Others, "; "))
 	case w.Marked > 0:
 		r.fail("the payload's marker was seen in %d packets on the wire", w.Marked)
+	case w.IKE > 0 && r.IKE == nil:
+		r.fail("the wire carried %d IKE messages, and the keys are manual", w.IKE)
 	case right == 0 || wrong > 0:
 		r.fail("the wire carried %d packets of the right encapsulation and %d of the other", right, wrong)
 	case r.LAN.Marked == 0:
 		r.fail("the payload's marker was not seen on the LAN either: the absence on the wire proves nothing")
+	}
+	if r.IKE != nil {
+		r.IKE.judge(r)
 	}
 	for _, g := range r.Gateways {
 		if len(r.Failures) > 0 && len(g.Drops) > 0 {
@@ -244,6 +281,9 @@ func (r *demoRound) judge() {
 // print writes the round for people.
 func (r *demoRound) print(w io.Writer, number int) {
 	fmt.Fprintf(w, "%d. %s\n", number, r.Title)
+	if r.IKE != nil {
+		r.IKE.print(w)
+	}
 	var t table
 	for i, p := range r.Pings {
 		t.row(first(i, "ping"), p.Path, fmt.Sprintf("%d of %d answered", p.Received, p.Sent), fmt.Sprintf("mean %s", short(p.RTTSeconds)))
@@ -258,19 +298,26 @@ func (r *demoRound) print(w io.Writer, number int) {
 	for i, b := range r.UDP {
 		t.row(first(i, "UDP"), b.Path, fmt.Sprintf("%s of %s arrived", grouped(uint64(b.Received)), grouped(uint64(b.Sent))), "intact: "+yesNo(b.Intact))
 	}
+	if r.IKE != nil {
+		r.IKE.Rekey.row(&t)
+	}
 	_ = t.write(w, "   ") // a table in memory: only w can fail, and what follows tells
 	kinds := []string{}
 	for _, k := range []struct {
 		name string
 		n    uint64
-	}{{"ESP in UDP 4500", r.Wire.UDPESP}, {"ESP", r.Wire.ESP}, {"keepalives", r.Wire.Keepalive}, {"neighbour discovery", r.Wire.Neighbour}} {
+	}{{"IKE", r.Wire.IKE}, {"ESP in UDP 4500", r.Wire.UDPESP}, {"ESP", r.Wire.ESP}, {"keepalives", r.Wire.Keepalive}, {"neighbour discovery", r.Wire.Neighbour}} {
 		if k.n > 0 {
 			kinds = append(kinds, k.name+" "+grouped(k.n))
 		}
 	}
 	kinds = append(kinds, "anything else "+grouped(r.Wire.Other))
-	fmt.Fprintf(w, "   wire  %s\n", strings.Join(kinds, ", "))
-	fmt.Fprintf(w, "         the payload's marker: %s packets on the LAN, %s on the wire\n\n", grouped(r.LAN.Marked), grouped(r.Wire.Marked))
+	space := ""
+	if r.IKE != nil {
+		space = " " // as wide as "rekey"
+	}
+	fmt.Fprintf(w, "   wire%s  %s\n", space, strings.Join(kinds, ", "))
+	fmt.Fprintf(w, "       %s  the payload's marker: %s packets on the LAN, %s on the wire\n\n", space, grouped(r.LAN.Marked), grouped(r.Wire.Marked))
 }
 
 // first is word in the first row of its kind, and nothing below.

@@ -32,7 +32,8 @@ type demoSite struct {
 	Suite, Encap         string
 	OutSPI, InSPI        uint32
 	OutKeys, InKeys      demoKeys
-	File                 string // where the configuration is written
+	File                 string        // where the configuration is written
+	Identity             *demoIdentity // nil: manual keys
 }
 
 // demoKeys is one direction's keys in hexadecimal; "" for none.
@@ -48,21 +49,32 @@ version: 1
 name: {{.Name}}
 state_dir: {{.StateDir}}
 control: {{.Control}}
-allow_manual_aead: true # a demonstration: RFC 8221 forbids it for real use
+{{if not .Identity}}allow_manual_aead: true # a demonstration: RFC 8221 forbids it for real use
+{{end -}}
 tun:
   name: adit0
 listen:
   address: {{.Address}}
 profiles:
   default:
-    encap: {{.Encap}}
+    encap: {{.Encap}}{{if .Identity}}
+    suites: [{{.Suite}}]{{end}}
 peers:
   - name: {{.Peer}}
     address: {{.PeerAddress}}
+{{- with .Identity}}
+    keying: ike
+    ike:
+      local_id: {{.LocalID}}
+      remote_id: {{.RemoteID}}
+      proposals: [{{.Proposal}}]
+      auth: {certificate: {{.Certificate}}, private_key: {{.Key}}, trust: [{{.Trust}}]}
+{{- else}}
     keying: manual
     sas:
       - {direction: out, spi: {{printf "0x%x" .OutSPI}}, suite: {{.Suite}}{{template "keys" .OutKeys}}}
       - {direction: in, spi: {{printf "0x%x" .InSPI}}, suite: {{.Suite}}{{template "keys" .InKeys}}}
+{{- end}}
 policies:
   - name: lan
     local: [{{range $i, $p := .Local}}{{if $i}}, {{end}}"{{$p}}"{{end}}]
@@ -85,6 +97,11 @@ func (s *demoSite) write() error {
 	text, err := s.render()
 	if err != nil {
 		return err
+	}
+	if s.Identity != nil {
+		if err := s.Identity.write(); err != nil {
+			return err
+		}
 	}
 	return os.WriteFile(s.File, text, 0o600)
 }

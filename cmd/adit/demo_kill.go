@@ -26,7 +26,7 @@ const demoDeadTimeout = 300 * time.Millisecond
 func (l *labDemo) kill(ctx context.Context) (err error) {
 	l.step("gateway A: kill -9, and start again")
 	spec := demoRounds[0]
-	siteA, siteB, err := demoSites(l.dir, spec.suite, spec.encap)
+	siteA, siteB, err := l.sites(l.dir, spec.suite, spec.encap)
 	if err != nil {
 		return err
 	}
@@ -48,7 +48,7 @@ func (l *labDemo) kill(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, b.end()) }()
 	k := &demoKill{}
-	if k.Before, _, err = l.ping(ctx, "gateway A alive", time.Second); err != nil {
+	if k.Before, _, err = l.ping(ctx, "gateway A alive", l.patience()); err != nil {
 		return err
 	}
 	if err := first.end(); err != nil {
@@ -66,7 +66,7 @@ func (l *labDemo) kill(ctx context.Context) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, second.end()) }()
-	if k.After, _, err = l.ping(ctx, "started again", time.Second); err != nil {
+	if k.After, _, err = l.ping(ctx, "started again", l.patience()); err != nil {
 		return err
 	}
 	if err := errors.Join(second.stop(), b.stop()); err != nil {
@@ -75,6 +75,14 @@ func (l *labDemo) kill(ctx context.Context) (err error) {
 	k.Wire = wireOf(wire.Summary())
 	l.report.Kill = k
 	return k.judge()
+}
+
+// patience is how long a ping of a gateway that has just started may take.
+func (l *labDemo) patience() time.Duration {
+	if l.manual {
+		return time.Second
+	}
+	return demoFirstWait
 }
 
 // ping sends one ping from host A to host B. refused is what the network told
@@ -107,7 +115,7 @@ func (d *demo) sayKill(number int) {
 	d.say("%d. Gateway A ends by kill -9, and starts again\n", number)
 	var t table
 	for i, p := range []demoPing{k.Before, k.Dead, k.After} {
-		text := "answered"
+		text := "answered after " + short(p.RTTSeconds)
 		if p.Received == 0 {
 			text = "refused: " + k.Why
 			if k.Why == "" {
@@ -117,7 +125,18 @@ func (d *demo) sayKill(number int) {
 		t.row(first(i, "ping"), p.Path, text)
 	}
 	_ = t.write(d.out, "   ")
-	d.say("   wire  ESP in UDP 4500 %s, anything else %s: what was protected did not leave in clear\n\n", grouped(k.Wire.UDPESP), grouped(k.Wire.Other))
+	if !d.manual {
+		d.say("   IKE   the new process had no keys of the old one, and nobody had to touch either end\n")
+	}
+	d.say("   wire  %sESP in UDP 4500 %s, anything else %s: what was protected did not leave in clear\n\n", ikeMessages(k.Wire.IKE), grouped(k.Wire.UDPESP), grouped(k.Wire.Other))
+}
+
+// ikeMessages is a part of what the wire carried; "" for none.
+func ikeMessages(n uint64) string {
+	if n == 0 {
+		return ""
+	}
+	return "IKE " + grouped(n) + ", "
 }
 
 // reasonOf is the innermost text of an error.

@@ -63,12 +63,12 @@ func (d *demo) runLab(ctx context.Context) (err error) {
 		return err
 	}
 	l := &labDemo{demo: d, net: network, dir: dir, self: self, marker: demoMarker()}
-	d.say("Two sites, each behind a gateway; an observer records the wire between them.\n\n")
+	d.say("Two sites, each behind a gateway; an observer records the wire between them.\n%s\n", d.keyed())
 	d.say("   host A ────────── gateway A ════ observer ════ gateway B ────────── host B\n")
 	d.say("   %-17s %-27s  %-19s %s\n", network.A.Host4, network.A.Outside4, network.B.Outside4, network.B.Host4)
 	d.say("   %-66s %s\n\n", network.A.Host6, network.B.Host6)
 	for i, spec := range demoRounds {
-		round := newDemoRound(spec.title, spec.suite, spec.encap)
+		round := d.newRound(spec.title, spec.suite, spec.encap)
 		err := l.round(ctx, &round)
 		d.report.Rounds = append(d.report.Rounds, round)
 		if err != nil {
@@ -86,7 +86,7 @@ func (d *demo) runLab(ctx context.Context) (err error) {
 // round raises both gateways, sends traffic, and stops them again.
 func (l *labDemo) round(ctx context.Context, r *demoRound) (err error) {
 	l.step("%s: starting the gateways", r.Title)
-	siteA, siteB, err := demoSites(l.dir, r.Suite, r.Over)
+	siteA, siteB, err := l.sites(l.dir, r.Suite, r.Over)
 	if err != nil {
 		return err
 	}
@@ -110,8 +110,25 @@ func (l *labDemo) round(ctx context.Context, r *demoRound) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, l.b.end()) }()
+	keyers := []demoKeyer{controlKeyer{l.a.client, siteB.Name}, controlKeyer{l.b.client, siteA.Name}}
+	if r.IKE != nil {
+		if err := l.first(ctx, r); err != nil {
+			return err
+		}
+		if err := r.negotiated(ctx, []string{siteA.Name, siteB.Name}, keyers); err != nil {
+			return err
+		}
+	}
 	if err := l.traffic(ctx, r); err != nil {
 		return err
+	}
+	if r.IKE != nil {
+		l.step("%s: new keys under load", r.Title)
+		if err := r.rekeyUnderLoad(ctx, keyers[0], func() (demoBurst, error) {
+			return l.burst(ctx, "IPv4 B to A", l.net.B.Host, l.net.A.Host, l.net.A.Host4)
+		}); err != nil {
+			return err
+		}
 	}
 	for _, p := range []*demoProcess{l.a, l.b} {
 		account, err := p.account(ctx)
@@ -139,12 +156,12 @@ func place(s *demoSite, own, other *netlab.Side) {
 func wireOf(s netlab.Summary) demoWire {
 	w := demoWire{
 		Packets: s.Total(), UDPESP: s.Count(netlab.KindUDPESP), ESP: s.Count(netlab.KindESP),
-		Neighbour: s.Count(netlab.KindNeighbour), Keepalive: s.Count(netlab.KindKeepalive),
+		IKE: s.Count(netlab.KindIKE), Neighbour: s.Count(netlab.KindNeighbour), Keepalive: s.Count(netlab.KindKeepalive),
 		Marked: s.Marked, Missed: s.Dropped, Others: append([]string{}, s.Others...),
 	}
 	// Whatever is none of these is clear traffic, kinds without a name here
 	// included.
-	w.Other = w.Packets - w.UDPESP - w.ESP - w.Neighbour - w.Keepalive - s.Count(netlab.KindICMPError)
+	w.Other = w.Packets - w.UDPESP - w.ESP - w.IKE - w.Neighbour - w.Keepalive - s.Count(netlab.KindICMPError)
 	for _, n := range s.Bytes {
 		w.Bytes += n
 	}
@@ -252,14 +269,28 @@ func (l *labDemo) traffic(ctx context.Context, r *demoRound) error {
 	}{
 		{"IPv4 B to A", b.Host, a.Host, a.Host4}, {"IPv6 A to B", a.Host, b.Host, b.Host6},
 	} {
-		burst, err := netlab.UDPBurst(ctx, u.from, u.to, netlab.BurstOptions{
-			To: netip.AddrPortFrom(u.address, 0), Count: demoUDP, Size: 1200, Interval: demoUDPGap, Marker: l.marker})
+		burst, err := l.burst(ctx, u.path, u.from, u.to, u.address)
 		if err != nil {
 			return err
 		}
-		r.UDP = append(r.UDP, demoBurst{u.path, burst.Sent, burst.Received, burst.Mismatched == 0})
+		r.UDP = append(r.UDP, burst)
 	}
 	return nil
+}
+
+// first is the packet that brings the tunnel up.
+func (l *labDemo) first(ctx context.Context, r *demoRound) error {
+	l.step("%s: the first packet", r.Title)
+	stats, err := netlab.Ping(ctx, l.net.A.Host, netlab.PingOptions{Dst: l.net.B.Host4, Timeout: demoFirstWait, Marker: l.marker})
+	r.IKE.First = demoPing{"IPv4 A to B", stats.Sent, stats.Received, stats.Mean.Seconds()}
+	return err
+}
+
+// burst is one run of UDP.
+func (l *labDemo) burst(ctx context.Context, path string, from, to *netlab.Node, address netip.Addr) (demoBurst, error) {
+	burst, err := netlab.UDPBurst(ctx, from, to, netlab.BurstOptions{
+		To: netip.AddrPortFrom(address, 0), Count: demoUDP, Size: 1200, Interval: demoUDPGap, Marker: l.marker})
+	return demoBurst{path, burst.Sent, burst.Received, burst.Mismatched == 0}, err
 }
 
 // tcp sends for about the round's share of the time, half of it each way.

@@ -6,12 +6,14 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
 	"sync"
 	"time"
 
 	"github.com/adit-ipsec/adit/config"
 	"github.com/adit-ipsec/adit/dataplane"
 	"github.com/adit-ipsec/adit/internal/netsim"
+	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/internal/tun"
 	"github.com/adit-ipsec/adit/natt"
 )
@@ -40,13 +42,13 @@ var (
 )
 
 func (d *demo) runMemory(ctx context.Context) error {
-	d.say("Two gateways in one process, over a network in memory: as root, `adit demo` shows\nthe same with real sockets.\n\n")
+	d.say("Two gateways in one process, over a network in memory: as root, `adit demo` shows\nthe same with real sockets.\n%s\n", d.keyed())
 	d.say("   host A ────────── gateway A ════ observer ════ gateway B ────────── host B\n")
 	d.say("   %-17s %-27s  %-19s %s\n", memoryA.host4, memoryA.outside, memoryB.outside, memoryB.host4)
 	d.say("   %-66s %s\n\n", memoryA.host6, memoryB.host6)
 	for i, spec := range demoRounds {
 		m := &memoryDemo{demo: d, marker: demoMarker()}
-		round := newDemoRound(spec.title, spec.suite, spec.encap)
+		round := d.newRound(spec.title, spec.suite, spec.encap)
 		err := m.round(ctx, &round)
 		d.report.Rounds = append(d.report.Rounds, round)
 		if err != nil {
@@ -60,7 +62,12 @@ func (d *demo) runMemory(ctx context.Context) error {
 // round raises both gateways, sends traffic, and stops them again.
 func (m *memoryDemo) round(ctx context.Context, r *demoRound) (err error) {
 	m.step("%s: two gateways in memory", r.Title)
-	siteA, siteB, err := demoSites("/nowhere", r.Suite, r.Over)
+	dir, err := os.MkdirTemp("", "adit-demo-")
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	siteA, siteB, err := m.sites(dir, r.Suite, r.Over)
 	if err != nil {
 		return err
 	}
@@ -70,7 +77,7 @@ func (m *memoryDemo) round(ctx context.Context, r *demoRound) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	var hosts sync.WaitGroup
-	var gateways []*dataplane.Gateway
+	var gateways []*memoryGateway
 	defer func() {
 		cancel()
 		for _, g := range gateways {
@@ -87,7 +94,7 @@ func (m *memoryDemo) round(ctx context.Context, r *demoRound) (err error) {
 		end.site.Local = []string{end.own.lan4, end.own.lan6}
 		end.site.Remote = []string{end.other.lan4, end.other.lan6}
 		device, kernel := tun.NewMemory("adit0", memoryMTU)
-		g, err := memoryGateway(end.site, end.own, network, device)
+		g, err := newMemoryGateway(end.site, end.own, network, device)
 		if err != nil {
 			return err
 		}
@@ -96,7 +103,12 @@ func (m *memoryDemo) round(ctx context.Context, r *demoRound) (err error) {
 		*end.host = host
 		hosts.Go(func() { host.run(ctx) })
 	}
-	if err := m.traffic(ctx, r); err != nil {
+	if r.IKE != nil {
+		err = m.keyed(ctx, r, gateways)
+	} else {
+		err = m.traffic(ctx, r)
+	}
+	if err != nil {
 		return err
 	}
 	for i, name := range []string{siteA.Name, siteB.Name} {
@@ -107,31 +119,57 @@ func (m *memoryDemo) round(ctx context.Context, r *demoRound) (err error) {
 	return nil
 }
 
-// memoryGateway makes a gateway of the same configuration file that `adit run`
+// keyed is a round whose keys are negotiated with the first packet, and renewed under
+// load behind the traffic.
+func (m *memoryDemo) keyed(ctx context.Context, r *demoRound, gateways []*memoryGateway) error {
+	m.step("%s: the first packet", r.Title)
+	r.IKE.First = demoPing{Path: "IPv4 A to B", Sent: 1}
+	if rtt, err := m.a.ping(ctx, m.b, false); err == nil {
+		r.IKE.First.Received, r.IKE.First.RTTSeconds = 1, rtt.Seconds()
+	}
+	keyers := []demoKeyer{gateways[0].ike, gateways[1].ike}
+	if err := r.negotiated(ctx, []string{"site-a", "site-b"}, keyers); err != nil {
+		return err
+	}
+	if err := m.traffic(ctx, r); err != nil {
+		return err
+	}
+	m.step("%s: new keys under load", r.Title)
+	return r.rekeyUnderLoad(ctx, keyers[0], func() (demoBurst, error) {
+		b, err := m.b.burst(ctx, m.a, false, demoUDP)
+		b.Path = "IPv4 B to A"
+		return b, err
+	})
+}
+
+// newMemoryGateway makes a gateway of the same configuration file that `adit run`
 // would read.
-func memoryGateway(site *demoSite, own *memorySide, network *netsim.Network, device tun.Device) (*dataplane.Gateway, error) {
-	text, err := site.render()
+func newMemoryGateway(site *demoSite, own *memorySide, network *netsim.Network, device tun.Device) (*memoryGateway, error) {
+	if err := site.write(); err != nil {
+		return nil, err
+	}
+	cfg, err := config.Load(site.File)
 	if err != nil {
 		return nil, err
 	}
-	cfg, err := config.Parse(site.File, text)
-	if err != nil {
-		return nil, err
-	}
+	g := &memoryGateway{}
 	engine := dataplane.Config{TUN: device}
-	port := cfg.Listen.NATTPort
-	if cfg.Listen.Raw {
-		port = 0
-	}
-	end, err := network.Endpoint(netip.AddrPortFrom(own.outside, port))
+	raw, err := network.Endpoint(netip.AddrPortFrom(own.outside, 0))
 	if err != nil {
 		return nil, err
 	}
-	if engine.Wire = end; cfg.Listen.Raw {
-		engine.Wire, engine.Raw4 = nil, end
-	}
-	g, err := dataplane.New(engine)
+	engine.Raw4 = memoryRaw{raw}
+	udp, err := network.Endpoint(netip.AddrPortFrom(own.outside, cfg.Listen.NATTPort))
 	if err != nil {
+		return nil, err
+	}
+	engine.Wire = udp
+	if site.Identity != nil {
+		if g.ike, err = openMemoryIKE(cfg, own.outside, network, udp, &engine); err != nil {
+			return nil, err
+		}
+	}
+	if g.Gateway, err = dataplane.New(engine); err != nil {
 		return nil, err
 	}
 	params := cfg.SAParams()
@@ -142,11 +180,26 @@ func memoryGateway(site *demoSite, own *memorySide, network *netsim.Network, dev
 	if err == nil {
 		err = g.Install(params...)
 	}
+	if err == nil {
+		g.ApplyPolicy(table)
+		if g.ike != nil {
+			err = g.ike.start(cfg, g.Gateway)
+		}
+	}
 	if err != nil {
 		return nil, errors.Join(err, g.Close())
 	}
-	g.ApplyPolicy(table)
 	return g, nil
+}
+
+// memoryRaw is protocol 50, which has no ports: what an SA says of one is for UDP.
+type memoryRaw struct{ *netsim.Endpoint }
+
+func (r memoryRaw) WriteBatch(grams []packet.Datagram) (int, error) {
+	for i := range grams {
+		grams[i].Addr = netip.AddrPortFrom(grams[i].Addr.Addr(), 0)
+	}
+	return r.Endpoint.WriteBatch(grams)
 }
 
 func memoryAccount(name string, stats dataplane.Stats) demoGateway {
@@ -206,6 +259,9 @@ func (m *memoryDemo) traffic(ctx context.Context, r *demoRound) error {
 	return nil
 }
 
+// ikePort is the port of IKE without NAT traversal.
+const ikePort = 500
+
 // maxOthers is how many packets in clear a report tells of.
 const maxOthers = 8
 
@@ -228,6 +284,8 @@ func (w *wireTap) see(d *netsim.Message) {
 	switch kind := natt.Classify(b); {
 	case d.Addr.Port() == 0: // raw IP is protocol 50 here
 		w.seen.ESP++
+	case d.Addr.Port() == ikePort && len(b) >= natt.IKEHeaderLen, kind == natt.IKE:
+		w.seen.IKE++
 	case kind == natt.ESP:
 		w.seen.UDPESP++
 	case kind == natt.Keepalive:

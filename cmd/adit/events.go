@@ -14,6 +14,10 @@ import (
 // a system administrator to enable or disable auditing for ESP"; audit says which.
 func (g *gateway) logEvents(audit bool) {
 	for e := range g.engine.Events() {
+		if g.hear(&e) && e.Kind == dataplane.Acquire {
+			g.log.Debug("a packet waits for its SA", "event", e.Kind.String(), "peer", e.Peer, "policy", e.Policy, "flow", e.Flow.String())
+			continue
+		}
 		if audit || e.Kind != dataplane.Audit {
 			logEvent(g.log, &e)
 		}

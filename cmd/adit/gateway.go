@@ -50,7 +50,8 @@ type gateway struct {
 	host    *hostnet.Applied
 	listens []string // open sockets, in words
 
-	mu    sync.Mutex // guards what follows; held only to read or swap it
+	mu    sync.Mutex  // guards what follows; held only to read or swap it
+	ike   *ikeService // nil: no peer is keyed by IKE; set once, at start
 	cfg   *config.Config
 	mtu   int
 	into  []netip.Prefix // prefixes led into the TUN
@@ -88,7 +89,12 @@ func startGateway(cfg *config.Config, log *slog.Logger) (g *gateway, err error) 
 	if err != nil {
 		return g, err
 	}
+	peers := g.ikePeers(cfg)
+	g.know(peers)
 	g.engine.ApplyPolicy(table)
+	if err := g.startIKE(peers); err != nil {
+		return g, err
+	}
 	if err := g.openHost(); err != nil {
 		return g, err
 	}
@@ -179,7 +185,7 @@ func (g *gateway) chooseMTU(cfg *config.Config) int {
 		return cfg.TUN.MTU
 	}
 	path, why := hostnet.DefaultMTU(cfg.Listen.Outside, peerAddresses(cfg), 0)
-	mtu, ok := tunnelMTU(cfg.SAParams(), func(*sad.Params) int { return path })
+	mtu, ok := tunnelMTU(allParams(cfg), func(*sad.Params) int { return path })
 	if !ok {
 		return path
 	}

@@ -51,7 +51,7 @@ func printSAs(w io.Writer, sas []*controlv1.SecurityAssociation) error {
 		return err
 	}
 	var t table
-	t.row("PEER", "DIR", "PROTO", "SPI", "SUITE", "MODE", "OVER", "REMOTE", "PACKETS", "BYTES", "SEQUENCE", "WINDOW", "DROPS", "IDLE", "PATH MTU", "NOTE")
+	t.row("PEER", "DIR", "PROTO", "SPI", "SUITE", "MODE", "OVER", "REMOTE", "PACKETS", "BYTES", "SEQUENCE", "WINDOW", "DROPS", "IDLE", "PATH MTU", "MADE BY", "NOTE")
 	for _, sa := range sas {
 		remote, window := sa.GetRemote(), ""
 		if sa.GetDirection() == "in" {
@@ -70,7 +70,7 @@ func printSAs(w io.Writer, sas []*controlv1.SecurityAssociation) error {
 		t.row(sa.GetPeer(), sa.GetDirection(), sa.GetProtocol(), spiText(sa.GetSpi()), sa.GetSuite(), sa.GetMode(),
 			carrier(sa.GetProtocol(), sa.GetEncapsulation(), sa.GetBundle()), remote,
 			grouped(sa.GetPackets()), sized(sa.GetBytes()), grouped(sa.GetSequence()), window,
-			grouped(sa.GetReplayDrops()+sa.GetAuthDrops()), idle, pathMTUText(sa), saNote(sa))
+			grouped(sa.GetReplayDrops()+sa.GetAuthDrops()), idle, pathMTUText(sa), sa.GetSource(), saNote(sa))
 	}
 	return t.write(w, "")
 }
@@ -83,6 +83,9 @@ func saNote(sa *controlv1.SecurityAssociation) string {
 		notes = append(notes, "exhausted: no sequence number is left, replace its keys")
 	case sa.GetAuthDrops() > 0:
 		notes = append(notes, fmt.Sprintf("%s failed authentication", grouped(sa.GetAuthDrops())))
+	}
+	if list := sa.GetSelectors(); len(list) > 0 {
+		notes = append(notes, "carries "+strings.Join(list, " or "))
 	}
 	if text := special(sa.GetMode(), sa.GetFragment(), sa.GetTfc(), sa.GetDscps()); text != "" {
 		notes = append(notes, text)

@@ -107,7 +107,7 @@ was asked for is negative.`),
 	}
 	root.AddCommand(
 		newRunCommand(), newCheckCommand(),
-		newStatusCommand(), newSACommand(), newPolicyCommand(), newCountersCommand(),
+		newStatusCommand(), newSACommand(), newPolicyCommand(), newCountersCommand(), newIKECommand(),
 		newDemoCommand(), newVersionCommand(),
 	)
 	return root

@@ -35,7 +35,7 @@ func (p *provider) stats() (stats dataplane.Stats, ready bool) {
 }
 
 // Status answers `adit status`.
-func (p *provider) Status(context.Context, *controlv1.StatusRequest) (*controlv1.StatusResponse, error) {
+func (p *provider) Status(ctx context.Context, _ *controlv1.StatusRequest) (*controlv1.StatusResponse, error) {
 	stats, ready := p.stats()
 	p.mu.Lock()
 	cfg, mtu, into := p.cfg, p.mtu, p.into
@@ -55,7 +55,10 @@ func (p *provider) Status(context.Context, *controlv1.StatusRequest) (*controlv1
 		Peers:    viewPeers(cfg, installed, expected),
 		Policies: int32(len(cfg.Policies)), ClearPolicies: clearPolicies(cfg.Policies),
 		Traffic: viewCounters(stats.Traffic), Drops: viewCounters(stats.Drops),
-		Offloads: viewOffloads(stats.Offloads, cfg.TUN.Offload),
+		Offloads: viewOffloads(stats.Offloads, cfg.TUN.Offload), Held: viewHeld(stats),
+	}
+	for _, peer := range status.GetPeers() {
+		peer.Source = p.madeBy(peer.GetName())
 	}
 	viewPeersMTU(status.GetPeers(), stats.SAs)
 	for _, prefix := range into {
@@ -66,6 +69,12 @@ func (p *provider) Status(context.Context, *controlv1.StatusRequest) (*controlv1
 		return status, nil
 	}
 	status.Listen = p.listens
+	var err error
+	if status.Ike, err = p.listIKE(ctx); err != nil {
+		return nil, err
+	}
+	status.Missing = missingIKE(status.GetIke())
+	viewNegotiated(status.GetPeers(), status.GetIke(), stats.SAs)
 	for id := range expected {
 		if _, up := installed[id]; !up {
 			status.Missing = append(status.Missing, id.String())
@@ -77,12 +86,18 @@ func (p *provider) Status(context.Context, *controlv1.StatusRequest) (*controlv1
 }
 
 // Counters answers `adit counters`.
-func (p *provider) Counters(context.Context, *controlv1.CountersRequest) (*controlv1.CountersResponse, error) {
+func (p *provider) Counters(ctx context.Context, _ *controlv1.CountersRequest) (*controlv1.CountersResponse, error) {
 	stats, _ := p.stats()
 	return &controlv1.CountersResponse{
 		UptimeSeconds: stats.Uptime.Seconds(),
-		Traffic:       viewCounters(stats.Traffic), Drops: viewCounters(stats.Drops),
+		Traffic:       viewCounters(stats.Traffic), Drops: viewCounters(stats.Drops), Ike: p.countIKE(ctx),
+		Held: viewHeld(stats),
 	}, nil
+}
+
+// viewHeld is what waits for its SA.
+func viewHeld(stats dataplane.Stats) *controlv1.Held {
+	return &controlv1.Held{Packets: uint64(max(stats.HeldPackets, 0)), Bytes: uint64(max(stats.HeldBytes, 0))}
 }
 
 // ListSAs answers `adit sa list`: by peer, then outbound before inbound.
@@ -93,14 +108,16 @@ func (p *provider) ListSAs(context.Context, *controlv1.ListSAsRequest) (*control
 	})
 	list := &controlv1.ListSAsResponse{}
 	for i := range stats.SAs {
-		list.Sas = append(list.Sas, viewSA(&stats.SAs[i], int64(stats.Uptime)))
+		view := viewSA(&stats.SAs[i], int64(stats.Uptime))
+		view.Source = p.madeBy(stats.SAs[i].Peer)
+		list.Sas = append(list.Sas, view)
 	}
 	return list, nil
 }
 
 // ListPolicies answers `adit policy list`.
-func (p *provider) ListPolicies(context.Context, *controlv1.ListPoliciesRequest) (*controlv1.ListPoliciesResponse, error) {
-	status, err := p.Status(context.Background(), nil)
+func (p *provider) ListPolicies(ctx context.Context, _ *controlv1.ListPoliciesRequest) (*controlv1.ListPoliciesResponse, error) {
+	status, err := p.Status(ctx, nil)
 	if err != nil {
 		return nil, err
 	}

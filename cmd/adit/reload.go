@@ -70,6 +70,8 @@ func fixedBy(old, cfg *config.Config) []string {
 		{"listen", reflect.DeepEqual(listen, cfg.Listen) && old.RawAllowed == cfg.RawAllowed},
 		// The first peer without UDP, or with AH, needs sockets of its own.
 		{"listen.raw", old.Listen.Raw == cfg.Listen.Raw && (old.UsesAH() || !cfg.UsesAH())},
+		// The first peer with IKE needs sockets, and a machine.
+		{"peers", old.UsesIKE() || !cfg.UsesIKE()},
 		{"icmp", old.ICMP == cfg.ICMP},
 		{"state_dir", old.StateDir == cfg.StateDir},
 		{"control", old.Control == cfg.Control},
@@ -80,6 +82,9 @@ func fixedBy(old, cfg *config.Config) []string {
 		text := fmt.Sprintf("%s (%s)", k.key, cfg.Position(k.key))
 		if k.key == "listen.raw" {
 			text += ", which follows from `encap` and `protocol` in the peers' profiles"
+		}
+		if k.key == "peers" {
+			text = "keying to `ike`, which no peer had before"
 		}
 		keys = append(keys, text)
 	}
@@ -136,12 +141,18 @@ func (g *gateway) swap(cfg *config.Config, sas change, before, table *spd.Table)
 	if err := g.engine.Install(sas.install...); err != nil {
 		return g.putBack(err, sas, nil)
 	}
+	peers := g.ikePeers(cfg)
+	g.know(peers)
 	if !policiesEqual(before.Policies(), table.Policies()) {
 		g.engine.ApplyPolicy(table)
 	}
 	if err := g.host.Update(plan); err != nil {
+		g.know(g.ikePeers(g.config()))
 		g.engine.ApplyPolicy(before)
 		return g.putBack(err, sas, sas.install)
+	}
+	if err := g.configureIKE(peers); err != nil {
+		return err // the gateway is being stopped
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

@@ -398,17 +398,21 @@ func TestRootStatusWaitNamesWhatIsMissing(t *testing.T) {
 	}
 }
 
-// TestRootDemoHolds: the demonstration as `make demo` runs it.
+// TestRootDemoHolds: the demonstration as `make demo` runs it, and with manual keys.
 func TestRootDemoHolds(t *testing.T) {
-	t.Setenv("TMPDIR", t.TempDir()) // other demonstrations may run beside this one
-	stdout, stderr, code := adit(t, "demo", "--seconds", "1", "--json")
-	checkDemoJSON(t, "namespaces", stdout, stderr, code)
-	var report demoReport
-	if err := json.Unmarshal([]byte(stdout), &report); err != nil || report.Kill == nil || report.Kill.judge() != nil {
-		t.Errorf("kill: got %+v, %v", report.Kill, err)
-	}
-	leftovers, err := filepath.Glob(filepath.Join(os.TempDir(), "adit-demo-*"))
-	if err != nil || len(leftovers) != 0 {
-		t.Errorf("left behind: %v, %v", leftovers, err)
+	for _, keying := range []string{madeByIKE, madeByHand} {
+		t.Run(keying, func(t *testing.T) {
+			t.Setenv("TMPDIR", t.TempDir()) // other demonstrations may run beside this one
+			stdout, stderr, code := adit(t, append([]string{"demo", "--seconds", "1", "--json"}, demoFlags[keying]...)...)
+			checkDemoJSON(t, "namespaces", keying, stdout, stderr, code)
+			var report demoReport
+			if err := json.Unmarshal([]byte(stdout), &report); err != nil || report.Kill == nil || report.Kill.judge() != nil || (report.Kill.Wire.IKE > 0) != (keying == madeByIKE) {
+				t.Errorf("kill: got %+v, %v", report.Kill, err)
+			}
+			leftovers, err := filepath.Glob(filepath.Join(os.TempDir(), "adit-demo-*"))
+			if err != nil || len(leftovers) != 0 {
+				t.Errorf("left behind: %v, %v", leftovers, err)
+			}
+		})
 	}
 }

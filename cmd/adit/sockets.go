@@ -19,6 +19,7 @@ import (
 type wires struct {
 	g      *gateway
 	engine dataplane.Config
+	udp    *natt.Conn // nil: there is none
 	opened []interface{ Close() error }
 }
 
@@ -35,10 +36,16 @@ func (w *wires) open() error {
 	if err := w.openUDP(); err != nil {
 		return err
 	}
+	if err := w.openIKE(); err != nil {
+		return err
+	}
 	for _, family := range []int{4, 6} {
 		if err := w.openRaw(family); err != nil {
 			return err
 		}
+	}
+	if s := w.g.ike; s != nil {
+		s.raw4, s.raw6 = w.engine.Raw4 != nil, w.engine.Raw6 != nil
 	}
 	w.add(w.g.openICMP(&w.engine)...)
 	if err := w.g.openClear(); err != nil {
@@ -67,7 +74,7 @@ func (w *wires) openUDP() error {
 	for i, conn := range udp {
 		w.add(conn)
 		if i == 0 {
-			w.engine.Wire = conn
+			w.engine.Wire, w.udp = conn, conn
 		} else {
 			w.engine.Siblings = append(w.engine.Siblings, conn)
 		}
@@ -149,7 +156,7 @@ func (g *gateway) openClear() error {
 	if names := clearPolicies(g.cfg.Policies); len(names) > 0 {
 		return fmt.Errorf("policy %s bypasses: %w", names[0], err)
 	}
-	if slices.ContainsFunc(g.cfg.SAParams(), sendsWhole) {
+	if slices.ContainsFunc(allParams(g.cfg), sendsWhole) {
 		return fmt.Errorf("AH and transport mode send whole packets: %w", err)
 	}
 	g.log.Debug("no socket for whole packets; no peer and no policy needs it", "error", err)
@@ -164,8 +171,11 @@ func sendsWhole(p sad.Params) bool {
 // needs tells whether an outbound SA uses protocol and encapsulation, towards a
 // peer of the family; family 0: any.
 func (g *gateway) needs(protocol sad.Protocol, encap sad.Encapsulation, family int) bool {
-	return slices.ContainsFunc(g.cfg.SAParams(), func(p sad.Params) bool {
+	if encap == sad.EncapUDP && g.cfg.UsesIKE() {
+		return true // IKE itself
+	}
+	return slices.ContainsFunc(allParams(g.cfg), func(p sad.Params) bool {
 		return p.Direction == packet.Outbound && p.Protocol == protocol && p.Encap == encap &&
-			(family == 0 || p.Remote.Addr().Is4() == (family == 4))
+			(family == 0 || !p.Remote.IsValid() || p.Remote.Addr().Is4() == (family == 4))
 	})
 }

@@ -119,6 +119,9 @@ func printStatus(w io.Writer, s *controlv1.StatusResponse) error {
 		{"Policies", policyLine(s)},
 		{"Carried", carriedLine(s.GetTraffic())},
 	})
+	if s.GetHeld().GetPackets() > 0 {
+		head.row("Held", heldText(s.GetHeld()))
+	}
 	if err := head.write(w, ""); err != nil {
 		return err
 	}
@@ -127,6 +130,12 @@ func printStatus(w io.Writer, s *controlv1.StatusResponse) error {
 		return err
 	}
 	fmt.Fprintln(w)
+	if len(s.GetIke()) > 0 {
+		if err := printIKE(w, s.GetIke()); err != nil {
+			return err
+		}
+		fmt.Fprintln(w)
+	}
 	return printDrops(w, s.GetDrops())
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -86,25 +87,50 @@ func TestVersionJSONDecodes(t *testing.T) {
 	}
 }
 
-// TestDemoInMemoryHolds: the demonstration that needs no privileges.
+// TestDemoInMemoryHolds: the demonstration that needs no privileges, and that it
+// leaves nothing.
 func TestDemoInMemoryHolds(t *testing.T) {
-	stdout, stderr, code := adit(t, "demo", "--memory", "--seconds", "1")
-	if code != exitDone || !strings.Contains(stdout, "Everything held: nothing crossed the wire in clear.") {
-		t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
-	}
-	for _, r := range demoRounds {
-		if !strings.Contains(stdout, r.title) {
-			t.Errorf("the report lacks %s", r.title)
-		}
+	for name, c := range map[string]struct {
+		flags []string
+		says  []string
+	}{
+		"ike": {nil, []string{
+			"site-a: the peer is site-b.example.net, by its certificate and a signature (ecdsa)", "site-b: the peer is site-a.example.net",
+			demoProposal, "held, and answered after", "2 for the Child SA, 1 for the IKE SA", "wire   IKE ",
+		}},
+		"manual": {[]string{"--manual"}, []string{"Keys are made for this run"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("TMPDIR", t.TempDir())
+			stdout, stderr, code := adit(t, append([]string{"demo", "--memory", "--seconds", "1"}, c.flags...)...)
+			if code != exitDone || !strings.Contains(stdout, "Everything held: nothing crossed the wire in clear.") {
+				t.Errorf("exit code %d:\n%s%s", code, stdout, stderr)
+			}
+			for _, r := range demoRounds {
+				c.says = append(c.says, r.title)
+			}
+			for _, text := range c.says {
+				if !strings.Contains(stdout, text) {
+					t.Errorf("the report lacks %q:\n%s", text, stdout)
+				}
+			}
+			if left := listing(t, os.TempDir()); left != "" {
+				t.Errorf("left behind: %s", left)
+			}
+		})
 	}
 }
 
 func TestDemoInMemoryJSONDecodes(t *testing.T) {
-	stdout, stderr, code := adit(t, "demo", "--memory", "--seconds", "1", "--json")
-	checkDemoJSON(t, "memory", stdout, stderr, code)
+	for _, keying := range []string{madeByIKE, madeByHand} {
+		stdout, stderr, code := adit(t, append([]string{"demo", "--memory", "--seconds", "1", "--json"}, demoFlags[keying]...)...)
+		checkDemoJSON(t, "memory", keying, stdout, stderr, code)
+	}
 }
 
-func checkDemoJSON(t *testing.T, mode, stdout, stderr string, code int) {
+var demoFlags = map[string][]string{madeByHand: {"--manual"}}
+
+func checkDemoJSON(t *testing.T, mode, keying, stdout, stderr string, code int) {
 	t.Helper()
 	var report demoReport
 	decoder := json.NewDecoder(strings.NewReader(stdout))
@@ -112,7 +138,7 @@ func checkDemoJSON(t *testing.T, mode, stdout, stderr string, code int) {
 	if err := decoder.Decode(&report); err != nil {
 		t.Fatalf("%v in %s%s", err, stdout, stderr)
 	}
-	if code != exitDone || !report.OK || report.Mode != mode || len(report.Rounds) != len(demoRounds) {
+	if code != exitDone || !report.OK || report.Mode != mode || report.Keying != keying || len(report.Rounds) != len(demoRounds) {
 		t.Fatalf("exit code %d: %+v", code, report)
 	}
 	for _, r := range report.Rounds {
@@ -121,6 +147,17 @@ func checkDemoJSON(t *testing.T, mode, stdout, stderr string, code int) {
 		}
 		if n := r.Gateways[0].OutPackets; n == 0 || n > r.Wire.ESP+r.Wire.UDPESP {
 			t.Errorf("%s: gateway A says it sent %d packets, the wire saw %d", r.Title, n, r.Wire.ESP+r.Wire.UDPESP)
+		}
+		if (r.IKE != nil) != (keying == madeByIKE) || (r.Wire.IKE > 0) != (keying == madeByIKE) {
+			t.Fatalf("%s: keyed by %s, %d IKE messages, and %+v", r.Title, keying, r.Wire.IKE, r.IKE)
+		}
+		if r.IKE == nil {
+			continue
+		}
+		// IKE_SA_INIT, IKE_INTERMEDIATE, IKE_AUTH, three rekeys, each with a delete.
+		if r.Wire.IKE < 18 || r.IKE.IKESuite != demoProposal || !strings.HasPrefix(r.IKE.ChildSuite, r.Suite) ||
+			r.IKE.First.Received != 1 || r.IKE.First.RTTSeconds <= 0 || r.IKE.Rekey.ChildSAs != 2 || r.IKE.Rekey.IKESAs != 1 || r.IKE.Rekey.Load.Sent < demoUDP {
+			t.Errorf("%s: %d IKE messages, %+v", r.Title, r.Wire.IKE, r.IKE)
 		}
 	}
 }
@@ -148,6 +185,7 @@ func TestDemoJudgesWhatItSaw(t *testing.T) {
 		"right encapsulation":     func(r *demoRound) { r.Wire.UDPESP = 0 },
 		"absence on the wire":     func(r *demoRound) { r.LAN.Marked = 0 },
 		"0 packets of the right ": func(r *demoRound) { r.Over = "none" },
+		"keys are manual":         func(r *demoRound) { r.Wire.IKE = 1 },
 	} {
 		r := good()
 		if r.judge(); len(r.Failures) != 0 {
@@ -156,6 +194,75 @@ func TestDemoJudgesWhatItSaw(t *testing.T) {
 		spoil(&r)
 		if r.judge(); len(r.Failures) != 1 || !strings.Contains(r.Failures[0], name) {
 			t.Errorf("want one failure with %q, got %q", name, r.Failures)
+		}
+	}
+}
+
+// TestDemoJudgesTheNegotiation: every proof of it can fail.
+func TestDemoJudgesTheNegotiation(t *testing.T) {
+	for name, spoil := range map[string]func(*demoIKE, *demoRound){
+		"the first packet was lost":        func(i *demoIKE, _ *demoRound) { i.First.Received = 0 },
+		"the first packet was lost: 0":     func(i *demoIKE, _ *demoRound) { i.First = demoPing{} },
+		"1 gateways know":                  func(i *demoIKE, _ *demoRound) { i.Ends = i.Ends[:1] },
+		`gateway b: peer ""`:               func(i *demoIKE, _ *demoRound) { i.Ends[1].Peer = "" },
+		`proved itself by "psk"`:           func(i *demoIKE, _ *demoRound) { i.Ends[0].Proof = "psk" },
+		"0 Child SAs and 1 IKE SAs":        func(i *demoIKE, _ *demoRound) { i.Rekey.ChildSAs = 0 },
+		"2 Child SAs and 0 IKE SAs":        func(i *demoIKE, _ *demoRound) { i.Rekey.IKESAs = 0 },
+		"99 of 100 datagrams came":         func(i *demoIKE, _ *demoRound) { i.Rekey.Load.Received = 99 },
+		"came, all intact: false":          func(i *demoIKE, _ *demoRound) { i.Rekey.Load.Intact = false },
+		"the wire carried no IKE message":  func(_ *demoIKE, r *demoRound) { r.Wire.IKE = 0 },
+		"packets crossed the wire in clea": func(_ *demoIKE, r *demoRound) { r.Wire.Other = 1 },
+	} {
+		r := demoRound{
+			Title: "round", Over: "udp", Wire: demoWire{Packets: 30, UDPESP: 10, IKE: 20}, LAN: demoLAN{Marked: 1},
+			IKE: &demoIKE{
+				Ends:  []demoEnd{{"a", "b.example.net", "ecdsa"}, {"b", "a.example.net", "ecdsa"}},
+				First: demoPing{Sent: 1, Received: 1}, Rekey: demoRekey{ChildSAs: 2, IKESAs: 1, Load: demoBurst{Sent: 100, Received: 100, Intact: true}},
+			},
+		}
+		if r.judge(); len(r.Failures) != 0 {
+			t.Fatalf("a good round failed: %v", r.Failures)
+		}
+		spoil(r.IKE, &r)
+		if r.judge(); len(r.Failures) != 1 || !strings.Contains(r.Failures[0], name) {
+			t.Errorf("want one failure with %q, got %q", name, r.Failures)
+		}
+	}
+}
+
+// TestDemoConfigurationsMirrorEachOther: `adit check` finds nothing in what the
+// demonstration writes, and no two runs have the same secrets.
+func TestDemoConfigurationsMirrorEachOther(t *testing.T) {
+	secrets := map[string]bool{}
+	for i, sites := range []func(dir, suite, encap string) (a, b demoSite, err error){demoSites, demoIKESites, demoIKESites} {
+		for _, spec := range demoRounds {
+			a, b, err := sites(t.TempDir(), spec.suite, spec.encap)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, end := range []struct {
+				site       *demoSite
+				own, other *memorySide
+			}{{&a, &memoryA, &memoryB}, {&b, &memoryB, &memoryA}} {
+				s := end.site
+				s.Address, s.PeerAddress = end.own.outside.String(), end.other.outside.String()
+				s.Local, s.Remote = []string{end.own.lan4, end.own.lan6}, []string{end.other.lan4, end.other.lan6}
+				if err := s.write(); err != nil {
+					t.Fatal(err)
+				}
+				secret := s.OutKeys.Encryption
+				if s.Identity != nil {
+					secret = string(s.Identity.key)
+				}
+				if secret == "" || i > 0 && secrets[secret] {
+					t.Errorf("secret %q is not new", secret)
+				}
+				secrets[secret] = true
+			}
+			stdout, stderr, code := adit(t, "check", a.File, "--peer", b.File)
+			if code != exitDone {
+				t.Errorf("%s: exit code %d: %s%s", spec.title, code, stdout, stderr)
+			}
 		}
 	}
 }

@@ -171,6 +171,9 @@ func viewSA(s *sad.Stats, now int64) *controlv1.SecurityAssociation {
 		Packets: s.Packets, Bytes: s.Bytes, ReplayDrops: s.ReplayDrops, AuthDrops: s.AuthDrops,
 		Sequence: s.Seq, Exhausted: s.Exhausted, IdleSeconds: -1,
 	}
+	for i := range s.Selectors {
+		view.Selectors = append(view.Selectors, s.Selectors[i].String())
+	}
 	if s.Direction == packet.Outbound {
 		view.Fragment, view.Tfc = s.Fragment.String(), s.TFC.String()
 		for _, point := range s.DSCPs {

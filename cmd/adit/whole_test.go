@@ -13,6 +13,7 @@ import (
 	"github.com/adit-ipsec/adit/esp"
 	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
 	"github.com/adit-ipsec/adit/sad"
+	"github.com/adit-ipsec/adit/spd"
 )
 
 // AH, bundles, transport mode and classes, as an operator sees them.
@@ -34,6 +35,11 @@ func loadedWhole(t *testing.T, oldnew ...string) *config.Config {
 func TestSAListAndStatusShowWhole(t *testing.T) {
 	cfg := loadedWhole(t)
 	params := cfg.SAParams()
+	selector, err := spd.ParseSelector("local=10.1.0.0/24 remote=10.2.0.0/24 protocol=udp remote_ports=53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	params[5].Selectors = []spd.Selector{selector} // as if it had been negotiated
 	list := &controlv1.ListSAsResponse{}
 	for i := range params {
 		sa, err := sad.New(params[i])

@@ -74,6 +74,22 @@ func (c *Client) Policies(ctx context.Context) (*controlv1.ListPoliciesResponse,
 	return m, c.explain(err)
 }
 
+// IKE is every peer that IKE speaks with.
+func (c *Client) IKE(ctx context.Context) (*controlv1.ListIKEResponse, error) {
+	m, err := c.api.ListIKE(ctx, &controlv1.ListIKERequest{})
+	return m, c.explain(err)
+}
+
+// ChangeIKE does one thing with one peer, and returns when it is begun.
+func (c *Client) ChangeIKE(ctx context.Context, change *controlv1.ChangeIKERequest) error {
+	_, err := c.api.ChangeIKE(ctx, change)
+	var said *connect.Error
+	if errors.As(err, &said) && (said.Code() == connect.CodeInvalidArgument || said.Code() == connect.CodeFailedPrecondition) {
+		return errors.New(said.Message()) // the gateway's own words, to whoever asked
+	}
+	return c.explain(err)
+}
+
 // explain puts what went wrong into the operator's words.
 func (c *Client) explain(err error) error {
 	var timeout net.Error

@@ -15,6 +15,7 @@ import (
 	"syscall"
 	"testing"
 
+	"connectrpc.com/connect"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
@@ -37,6 +38,17 @@ func (fixed) ListSAs(context.Context, *controlv1.ListSAsRequest) (*controlv1.Lis
 
 func (fixed) ListPolicies(context.Context, *controlv1.ListPoliciesRequest) (*controlv1.ListPoliciesResponse, error) {
 	return &controlv1.ListPoliciesResponse{Policies: []*controlv1.Policy{{Name: "lan", Local: []string{"10.1.0.0/24"}}}}, nil
+}
+
+func (fixed) ListIKE(context.Context, *controlv1.ListIKERequest) (*controlv1.ListIKEResponse, error) {
+	return &controlv1.ListIKEResponse{Peers: []*controlv1.IKEPeer{{Name: "site-b", State: "up"}}}, nil
+}
+
+func (fixed) ChangeIKE(_ context.Context, r *controlv1.ChangeIKERequest) (*controlv1.ChangeIKEResponse, error) {
+	if r.GetPeer() != "site-b" {
+		return nil, connect.NewError(connect.CodeInvalidArgument, errors.New("no peer \""+r.GetPeer()+"\""))
+	}
+	return &controlv1.ChangeIKEResponse{}, nil
 }
 
 func serve(t *testing.T, path string) *Server {
@@ -71,6 +83,24 @@ func TestClientHearsWhatTheProviderSays(t *testing.T) {
 	policies, err := c.Policies(t.Context())
 	if err != nil || policies.GetPolicies()[0].GetName() != "lan" {
 		t.Errorf("Policies: got %v, %v", policies, err)
+	}
+}
+
+// What the gateway says of a change that it refuses reaches who asked in its words.
+func TestChangeIKEIsAnsweredInTheGatewaysWords(t *testing.T) {
+	path := socketPath(t)
+	serve(t, path)
+	c := NewClient(path)
+	defer c.Close()
+	peers, err := c.IKE(t.Context())
+	if err != nil || peers.GetPeers()[0].GetState() != "up" {
+		t.Errorf("IKE: got %v, %v", peers, err)
+	}
+	if err := c.ChangeIKE(t.Context(), &controlv1.ChangeIKERequest{Action: "initiate", Peer: "site-b"}); err != nil {
+		t.Error(err)
+	}
+	if err := c.ChangeIKE(t.Context(), &controlv1.ChangeIKERequest{Action: "initiate", Peer: "x"}); err == nil || err.Error() != `no peer "x"` {
+		t.Errorf("got %v, want: no peer \"x\"", err)
 	}
 }
 

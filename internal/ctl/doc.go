@@ -5,8 +5,8 @@
 // and the words for what can go wrong.
 //
 // It does not own what is said: a Provider answers, and the messages are those
-// of controlv1, generated from proto/. The API shows state and changes none.
-// No message has a field that could hold a key; a test keeps it so.
+// of controlv1, generated from proto/. The API shows state; of what it shows only
+// IKE's negotiations and their log can be changed through it. No message has a field that could hold a key; a test keeps it so.
 //
 // The API speaks Connect, gRPC, gRPC-web and plain JSON:
 //

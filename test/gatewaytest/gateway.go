@@ -119,9 +119,13 @@ func (g *Gateway) Launch() {
 		g.t.Fatal(err)
 	}
 	g.process = process
+	log := g.log
 	g.t.Cleanup(func() {
 		process.Kill()
 		<-process.Done()
+		if strings.Contains(log.String(), "panic_recovered") {
+			g.t.Errorf("the gateway in %s has recovered from a panic; its log:\n%s", g.node.Name(), log)
+		}
 	})
 }
 

@@ -3,8 +3,9 @@
 // Source: adit/control/v1/control.proto
 
 // The gateway's control API, spoken over a local socket (Connect, gRPC or plain
-// JSON over HTTP). It shows state and changes none. No message has a field for
-// a key, and none may get one.
+// JSON over HTTP). ChangeIKE starts, renews and ends what IKE has negotiated, or
+// switches its log; the other calls show state and change none. No message has a
+// field for a key, and none may get one.
 package controlv1
 
 import (
@@ -43,6 +44,10 @@ const (
 	ControlListSAsProcedure = "/adit.control.v1.Control/ListSAs"
 	// ControlListPoliciesProcedure is the fully-qualified name of the Control's ListPolicies RPC.
 	ControlListPoliciesProcedure = "/adit.control.v1.Control/ListPolicies"
+	// ControlListIKEProcedure is the fully-qualified name of the Control's ListIKE RPC.
+	ControlListIKEProcedure = "/adit.control.v1.Control/ListIKE"
+	// ControlChangeIKEProcedure is the fully-qualified name of the Control's ChangeIKE RPC.
+	ControlChangeIKEProcedure = "/adit.control.v1.Control/ChangeIKE"
 )
 
 // ControlClient is a client for the adit.control.v1.Control service.
@@ -55,6 +60,11 @@ type ControlClient interface {
 	ListSAs(context.Context, *ListSAsRequest) (*ListSAsResponse, error)
 	// ListPolicies is the policy table in force, in its order.
 	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
+	// ListIKE is every peer that IKE speaks with, and its IKE SAs.
+	ListIKE(context.Context, *ListIKERequest) (*ListIKEResponse, error)
+	// ChangeIKE does one thing with one peer. It returns when it is begun: how it
+	// ends is in the log, and in ListIKE.
+	ChangeIKE(context.Context, *ChangeIKERequest) (*ChangeIKEResponse, error)
 }
 
 // NewControlClient constructs a client for the adit.control.v1.Control service. By default, it uses
@@ -96,6 +106,19 @@ func NewControlClient(httpClient connect.HTTPClient, baseURL string, opts ...con
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		listIKE: connect.NewClient[ListIKERequest, ListIKEResponse](
+			httpClient,
+			baseURL+ControlListIKEProcedure,
+			connect.WithSchema(controlMethods.ByName("ListIKE")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		changeIKE: connect.NewClient[ChangeIKERequest, ChangeIKEResponse](
+			httpClient,
+			baseURL+ControlChangeIKEProcedure,
+			connect.WithSchema(controlMethods.ByName("ChangeIKE")),
+			connect.WithClientOptions(opts...),
+		),
 	}
 }
 
@@ -105,6 +128,8 @@ type controlClient struct {
 	counters     *connect.Client[CountersRequest, CountersResponse]
 	listSAs      *connect.Client[ListSAsRequest, ListSAsResponse]
 	listPolicies *connect.Client[ListPoliciesRequest, ListPoliciesResponse]
+	listIKE      *connect.Client[ListIKERequest, ListIKEResponse]
+	changeIKE    *connect.Client[ChangeIKERequest, ChangeIKEResponse]
 }
 
 // Status calls adit.control.v1.Control.Status.
@@ -143,6 +168,24 @@ func (c *controlClient) ListPolicies(ctx context.Context, req *ListPoliciesReque
 	return nil, err
 }
 
+// ListIKE calls adit.control.v1.Control.ListIKE.
+func (c *controlClient) ListIKE(ctx context.Context, req *ListIKERequest) (*ListIKEResponse, error) {
+	response, err := c.listIKE.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// ChangeIKE calls adit.control.v1.Control.ChangeIKE.
+func (c *controlClient) ChangeIKE(ctx context.Context, req *ChangeIKERequest) (*ChangeIKEResponse, error) {
+	response, err := c.changeIKE.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // ControlHandler is an implementation of the adit.control.v1.Control service.
 type ControlHandler interface {
 	// Status is the gateway as a whole, its peers, and what it dropped.
@@ -153,6 +196,11 @@ type ControlHandler interface {
 	ListSAs(context.Context, *ListSAsRequest) (*ListSAsResponse, error)
 	// ListPolicies is the policy table in force, in its order.
 	ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error)
+	// ListIKE is every peer that IKE speaks with, and its IKE SAs.
+	ListIKE(context.Context, *ListIKERequest) (*ListIKEResponse, error)
+	// ChangeIKE does one thing with one peer. It returns when it is begun: how it
+	// ends is in the log, and in ListIKE.
+	ChangeIKE(context.Context, *ChangeIKERequest) (*ChangeIKEResponse, error)
 }
 
 // NewControlHandler builds an HTTP handler from the service implementation. It returns the path on
@@ -190,6 +238,19 @@ func NewControlHandler(svc ControlHandler, opts ...connect.HandlerOption) (strin
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	controlListIKEHandler := connect.NewUnaryHandlerSimple(
+		ControlListIKEProcedure,
+		svc.ListIKE,
+		connect.WithSchema(controlMethods.ByName("ListIKE")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	controlChangeIKEHandler := connect.NewUnaryHandlerSimple(
+		ControlChangeIKEProcedure,
+		svc.ChangeIKE,
+		connect.WithSchema(controlMethods.ByName("ChangeIKE")),
+		connect.WithHandlerOptions(opts...),
+	)
 	return "/adit.control.v1.Control/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch r.URL.Path {
 		case ControlStatusProcedure:
@@ -200,6 +261,10 @@ func NewControlHandler(svc ControlHandler, opts ...connect.HandlerOption) (strin
 			controlListSAsHandler.ServeHTTP(w, r)
 		case ControlListPoliciesProcedure:
 			controlListPoliciesHandler.ServeHTTP(w, r)
+		case ControlListIKEProcedure:
+			controlListIKEHandler.ServeHTTP(w, r)
+		case ControlChangeIKEProcedure:
+			controlChangeIKEHandler.ServeHTTP(w, r)
 		default:
 			http.NotFound(w, r)
 		}
@@ -223,4 +288,12 @@ func (UnimplementedControlHandler) ListSAs(context.Context, *ListSAsRequest) (*L
 
 func (UnimplementedControlHandler) ListPolicies(context.Context, *ListPoliciesRequest) (*ListPoliciesResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("adit.control.v1.Control.ListPolicies is not implemented"))
+}
+
+func (UnimplementedControlHandler) ListIKE(context.Context, *ListIKERequest) (*ListIKEResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("adit.control.v1.Control.ListIKE is not implemented"))
+}
+
+func (UnimplementedControlHandler) ChangeIKE(context.Context, *ChangeIKERequest) (*ChangeIKEResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("adit.control.v1.Control.ChangeIKE is not implemented"))
 }

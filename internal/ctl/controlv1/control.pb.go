@@ -5,8 +5,9 @@
 // source: adit/control/v1/control.proto
 
 // The gateway's control API, spoken over a local socket (Connect, gRPC or plain
-// JSON over HTTP). It shows state and changes none. No message has a field for
-// a key, and none may get one.
+// JSON over HTTP). ChangeIKE starts, renews and ends what IKE has negotiated, or
+// switches its log; the other calls show state and change none. No message has a
+// field for a key, and none may get one.
 
 package controlv1
 
@@ -84,6 +85,8 @@ type StatusResponse struct {
 	Drops         []*Counter             `protobuf:"bytes,19,rep,name=drops,proto3" json:"drops,omitempty"`
 	Routes        []string               `protobuf:"bytes,20,rep,name=routes,proto3" json:"routes,omitempty"` // prefixes led into the TUN
 	Offloads      []*Offload             `protobuf:"bytes,21,rep,name=offloads,proto3" json:"offloads,omitempty"`
+	Ike           []*IKEPeer             `protobuf:"bytes,22,rep,name=ike,proto3" json:"ike,omitempty"`
+	Held          *Held                  `protobuf:"bytes,23,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -265,6 +268,73 @@ func (x *StatusResponse) GetOffloads() []*Offload {
 	return nil
 }
 
+func (x *StatusResponse) GetIke() []*IKEPeer {
+	if x != nil {
+		return x.Ike
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetHeld() *Held {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
+// Held is what waits for its SA now, while keys are negotiated.
+type Held struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Packets       uint64                 `protobuf:"varint,1,opt,name=packets,proto3" json:"packets,omitempty"` // a segment of a superpacket being one
+	Bytes         uint64                 `protobuf:"varint,2,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Held) Reset() {
+	*x = Held{}
+	mi := &file_adit_control_v1_control_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Held) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Held) ProtoMessage() {}
+
+func (x *Held) ProtoReflect() protoreflect.Message {
+	mi := &file_adit_control_v1_control_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Held.ProtoReflect.Descriptor instead.
+func (*Held) Descriptor() ([]byte, []int) {
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *Held) GetPackets() uint64 {
+	if x != nil {
+		return x.Packets
+	}
+	return 0
+}
+
+func (x *Held) GetBytes() uint64 {
+	if x != nil {
+		return x.Bytes
+	}
+	return 0
+}
+
 // Offload is one way in which gateway and kernel exchange superpackets, many
 // packets in one buffer.
 type Offload struct {
@@ -279,7 +349,7 @@ type Offload struct {
 
 func (x *Offload) Reset() {
 	*x = Offload{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[2]
+	mi := &file_adit_control_v1_control_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -291,7 +361,7 @@ func (x *Offload) String() string {
 func (*Offload) ProtoMessage() {}
 
 func (x *Offload) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[2]
+	mi := &file_adit_control_v1_control_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -304,7 +374,7 @@ func (x *Offload) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Offload.ProtoReflect.Descriptor instead.
 func (*Offload) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{2}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *Offload) GetName() string {
@@ -352,6 +422,7 @@ type Peer struct {
 	Tfc           string                 `protobuf:"bytes,13,opt,name=tfc,proto3" json:"tfc,omitempty"`                                            // off | mtu | number of bytes
 	Static        bool                   `protobuf:"varint,14,opt,name=static,proto3" json:"static,omitempty"`                                     // not followed to another address
 	BehindNat     bool                   `protobuf:"varint,15,opt,name=behind_nat,json=behindNat,proto3" json:"behind_nat,omitempty"`              // this end is behind a NAT
+	Source        string                 `protobuf:"bytes,16,opt,name=source,proto3" json:"source,omitempty"`                                      // who makes its SAs: manual | ike
 	PathMtu       uint32                 `protobuf:"varint,30,opt,name=path_mtu,json=pathMtu,proto3" json:"path_mtu,omitempty"`                    // the least of its outbound SAs, in bytes; 0: unknown
 	PathMtuSource string                 `protobuf:"bytes,31,opt,name=path_mtu_source,json=pathMtuSource,proto3" json:"path_mtu_source,omitempty"` // unknown | link | kernel | icmp | probe
 	unknownFields protoimpl.UnknownFields
@@ -360,7 +431,7 @@ type Peer struct {
 
 func (x *Peer) Reset() {
 	*x = Peer{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[3]
+	mi := &file_adit_control_v1_control_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -372,7 +443,7 @@ func (x *Peer) String() string {
 func (*Peer) ProtoMessage() {}
 
 func (x *Peer) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[3]
+	mi := &file_adit_control_v1_control_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -385,7 +456,7 @@ func (x *Peer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Peer.ProtoReflect.Descriptor instead.
 func (*Peer) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{3}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *Peer) GetName() string {
@@ -493,6 +564,13 @@ func (x *Peer) GetBehindNat() bool {
 	return false
 }
 
+func (x *Peer) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
 func (x *Peer) GetPathMtu() uint32 {
 	if x != nil {
 		return x.PathMtu
@@ -517,7 +595,7 @@ type Counter struct {
 
 func (x *Counter) Reset() {
 	*x = Counter{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[4]
+	mi := &file_adit_control_v1_control_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -529,7 +607,7 @@ func (x *Counter) String() string {
 func (*Counter) ProtoMessage() {}
 
 func (x *Counter) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[4]
+	mi := &file_adit_control_v1_control_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -542,7 +620,7 @@ func (x *Counter) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Counter.ProtoReflect.Descriptor instead.
 func (*Counter) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{4}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Counter) GetName() string {
@@ -567,7 +645,7 @@ type CountersRequest struct {
 
 func (x *CountersRequest) Reset() {
 	*x = CountersRequest{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[5]
+	mi := &file_adit_control_v1_control_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -579,7 +657,7 @@ func (x *CountersRequest) String() string {
 func (*CountersRequest) ProtoMessage() {}
 
 func (x *CountersRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[5]
+	mi := &file_adit_control_v1_control_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -592,7 +670,7 @@ func (x *CountersRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountersRequest.ProtoReflect.Descriptor instead.
 func (*CountersRequest) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{5}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{6}
 }
 
 type CountersResponse struct {
@@ -600,13 +678,15 @@ type CountersResponse struct {
 	UptimeSeconds float64                `protobuf:"fixed64,1,opt,name=uptime_seconds,json=uptimeSeconds,proto3" json:"uptime_seconds,omitempty"`
 	Traffic       []*Counter             `protobuf:"bytes,2,rep,name=traffic,proto3" json:"traffic,omitempty"`
 	Drops         []*Counter             `protobuf:"bytes,3,rep,name=drops,proto3" json:"drops,omitempty"`
+	Ike           []*Counter             `protobuf:"bytes,4,rep,name=ike,proto3" json:"ike,omitempty"` // none without IKE
+	Held          *Held                  `protobuf:"bytes,5,opt,name=held,proto3" json:"held,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CountersResponse) Reset() {
 	*x = CountersResponse{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[6]
+	mi := &file_adit_control_v1_control_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -618,7 +698,7 @@ func (x *CountersResponse) String() string {
 func (*CountersResponse) ProtoMessage() {}
 
 func (x *CountersResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[6]
+	mi := &file_adit_control_v1_control_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -631,7 +711,7 @@ func (x *CountersResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CountersResponse.ProtoReflect.Descriptor instead.
 func (*CountersResponse) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{6}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *CountersResponse) GetUptimeSeconds() float64 {
@@ -655,6 +735,20 @@ func (x *CountersResponse) GetDrops() []*Counter {
 	return nil
 }
 
+func (x *CountersResponse) GetIke() []*Counter {
+	if x != nil {
+		return x.Ike
+	}
+	return nil
+}
+
+func (x *CountersResponse) GetHeld() *Held {
+	if x != nil {
+		return x.Held
+	}
+	return nil
+}
+
 type ListSAsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -663,7 +757,7 @@ type ListSAsRequest struct {
 
 func (x *ListSAsRequest) Reset() {
 	*x = ListSAsRequest{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[7]
+	mi := &file_adit_control_v1_control_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -675,7 +769,7 @@ func (x *ListSAsRequest) String() string {
 func (*ListSAsRequest) ProtoMessage() {}
 
 func (x *ListSAsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[7]
+	mi := &file_adit_control_v1_control_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -688,7 +782,7 @@ func (x *ListSAsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSAsRequest.ProtoReflect.Descriptor instead.
 func (*ListSAsRequest) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{7}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{8}
 }
 
 type ListSAsResponse struct {
@@ -700,7 +794,7 @@ type ListSAsResponse struct {
 
 func (x *ListSAsResponse) Reset() {
 	*x = ListSAsResponse{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[8]
+	mi := &file_adit_control_v1_control_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -712,7 +806,7 @@ func (x *ListSAsResponse) String() string {
 func (*ListSAsResponse) ProtoMessage() {}
 
 func (x *ListSAsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[8]
+	mi := &file_adit_control_v1_control_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -725,7 +819,7 @@ func (x *ListSAsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSAsResponse.ProtoReflect.Descriptor instead.
 func (*ListSAsResponse) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{8}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *ListSAsResponse) GetSas() []*SecurityAssociation {
@@ -761,18 +855,20 @@ type SecurityAssociation struct {
 	Fragment       string                 `protobuf:"bytes,22,opt,name=fragment,proto3" json:"fragment,omitempty"`                                       // before | after encryption; out only
 	Tfc            string                 `protobuf:"bytes,23,opt,name=tfc,proto3" json:"tfc,omitempty"`                                                 // off | mtu | number of bytes; out only
 	Dscps          []uint32               `protobuf:"varint,24,rep,packed,name=dscps,proto3" json:"dscps,omitempty"`                                     // the code points that it carries; out only, none: those that no other SA names
+	Selectors      []string               `protobuf:"bytes,25,rep,name=selectors,proto3" json:"selectors,omitempty"`                                     // negotiated: it carries what one of them matches; none: what the policies say
 	PathMtu        uint32                 `protobuf:"varint,30,opt,name=path_mtu,json=pathMtu,proto3" json:"path_mtu,omitempty"`                         // out: bytes of the longest outer packet that the path takes; 0: unknown
 	PathMtuSource  string                 `protobuf:"bytes,31,opt,name=path_mtu_source,json=pathMtuSource,proto3" json:"path_mtu_source,omitempty"`      // out: unknown | link | kernel | icmp | probe
 	PathMtuSeconds float64                `protobuf:"fixed64,32,opt,name=path_mtu_seconds,json=pathMtuSeconds,proto3" json:"path_mtu_seconds,omitempty"` // out: since it was learned
 	InnerMtu       uint32                 `protobuf:"varint,33,opt,name=inner_mtu,json=innerMtu,proto3" json:"inner_mtu,omitempty"`                      // out: bytes of the longest inner packet that one such outer packet holds
 	LinkMtu        uint32                 `protobuf:"varint,34,opt,name=link_mtu,json=linkMtu,proto3" json:"link_mtu,omitempty"`                         // out: of the outgoing link; 0: unknown
+	Source         string                 `protobuf:"bytes,40,opt,name=source,proto3" json:"source,omitempty"`                                           // who made it: manual | ike
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *SecurityAssociation) Reset() {
 	*x = SecurityAssociation{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[9]
+	mi := &file_adit_control_v1_control_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -784,7 +880,7 @@ func (x *SecurityAssociation) String() string {
 func (*SecurityAssociation) ProtoMessage() {}
 
 func (x *SecurityAssociation) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[9]
+	mi := &file_adit_control_v1_control_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -797,7 +893,7 @@ func (x *SecurityAssociation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SecurityAssociation.ProtoReflect.Descriptor instead.
 func (*SecurityAssociation) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{9}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *SecurityAssociation) GetDirection() string {
@@ -968,6 +1064,13 @@ func (x *SecurityAssociation) GetDscps() []uint32 {
 	return nil
 }
 
+func (x *SecurityAssociation) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
 func (x *SecurityAssociation) GetPathMtu() uint32 {
 	if x != nil {
 		return x.PathMtu
@@ -1003,6 +1106,13 @@ func (x *SecurityAssociation) GetLinkMtu() uint32 {
 	return 0
 }
 
+func (x *SecurityAssociation) GetSource() string {
+	if x != nil {
+		return x.Source
+	}
+	return ""
+}
+
 type ListPoliciesRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1011,7 +1121,7 @@ type ListPoliciesRequest struct {
 
 func (x *ListPoliciesRequest) Reset() {
 	*x = ListPoliciesRequest{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[10]
+	mi := &file_adit_control_v1_control_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1023,7 +1133,7 @@ func (x *ListPoliciesRequest) String() string {
 func (*ListPoliciesRequest) ProtoMessage() {}
 
 func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[10]
+	mi := &file_adit_control_v1_control_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1036,7 +1146,7 @@ func (x *ListPoliciesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesRequest.ProtoReflect.Descriptor instead.
 func (*ListPoliciesRequest) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{10}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{11}
 }
 
 type ListPoliciesResponse struct {
@@ -1048,7 +1158,7 @@ type ListPoliciesResponse struct {
 
 func (x *ListPoliciesResponse) Reset() {
 	*x = ListPoliciesResponse{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[11]
+	mi := &file_adit_control_v1_control_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1060,7 +1170,7 @@ func (x *ListPoliciesResponse) String() string {
 func (*ListPoliciesResponse) ProtoMessage() {}
 
 func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[11]
+	mi := &file_adit_control_v1_control_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1073,7 +1183,7 @@ func (x *ListPoliciesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPoliciesResponse.ProtoReflect.Descriptor instead.
 func (*ListPoliciesResponse) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{11}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ListPoliciesResponse) GetPolicies() []*Policy {
@@ -1101,7 +1211,7 @@ type Policy struct {
 
 func (x *Policy) Reset() {
 	*x = Policy{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[12]
+	mi := &file_adit_control_v1_control_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1113,7 +1223,7 @@ func (x *Policy) String() string {
 func (*Policy) ProtoMessage() {}
 
 func (x *Policy) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[12]
+	mi := &file_adit_control_v1_control_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1126,7 +1236,7 @@ func (x *Policy) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Policy.ProtoReflect.Descriptor instead.
 func (*Policy) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{12}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Policy) GetName() string {
@@ -1199,12 +1309,563 @@ func (x *Policy) GetPosture() string {
 	return ""
 }
 
+type ListIKERequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIKERequest) Reset() {
+	*x = ListIKERequest{}
+	mi := &file_adit_control_v1_control_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIKERequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIKERequest) ProtoMessage() {}
+
+func (x *ListIKERequest) ProtoReflect() protoreflect.Message {
+	mi := &file_adit_control_v1_control_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIKERequest.ProtoReflect.Descriptor instead.
+func (*ListIKERequest) Descriptor() ([]byte, []int) {
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{14}
+}
+
+type ListIKEResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Peers         []*IKEPeer             `protobuf:"bytes,1,rep,name=peers,proto3" json:"peers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListIKEResponse) Reset() {
+	*x = ListIKEResponse{}
+	mi := &file_adit_control_v1_control_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListIKEResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListIKEResponse) ProtoMessage() {}
+
+func (x *ListIKEResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_adit_control_v1_control_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListIKEResponse.ProtoReflect.Descriptor instead.
+func (*ListIKEResponse) Descriptor() ([]byte, []int) {
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *ListIKEResponse) GetPeers() []*IKEPeer {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// IKEPeer is one peer that IKE speaks with.
+type IKEPeer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	State         string                 `protobuf:"bytes,2,opt,name=state,proto3" json:"state,omitempty"`                                     // up | negotiating | down
+	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`                                       // responder_only: off | never-initiate | never-rekey | full | passive
+	Start         string                 `protobuf:"bytes,4,opt,name=start,proto3" json:"start,omitempty"`                                     // traffic | now
+	Waiting       []string               `protobuf:"bytes,5,rep,name=waiting,proto3" json:"waiting,omitempty"`                                 // policies whose packets wait for a Child SA
+	RetrySeconds  float64                `protobuf:"fixed64,6,opt,name=retry_seconds,json=retrySeconds,proto3" json:"retry_seconds,omitempty"` // until a failed negotiation is tried again; -1: it is not
+	Verbose       bool                   `protobuf:"varint,7,opt,name=verbose,proto3" json:"verbose,omitempty"`                                // the verbose log is on
+	Sas           []*IKESA               `protobuf:"bytes,8,rep,name=sas,proto3" json:"sas,omitempty"`                                         // the oldest first
+	Policies      []string               `protobuf:"bytes,9,rep,name=policies,proto3" json:"policies,omitempty"`                               // those that are to have a Child SA
+	Missing       []string               `protobuf:"bytes,10,rep,name=missing,proto3" json:"missing,omitempty"`                                // of those, the ones that have none
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IKEPeer) Reset() {
+	*x = IKEPeer{}
+	mi := &file_adit_control_v1_control_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IKEPeer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IKEPeer) ProtoMessage() {}
+
+func (x *IKEPeer) ProtoReflect() protoreflect.Message {
+	mi := &file_adit_control_v1_control_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IKEPeer.ProtoReflect.Descriptor instead.
+func (*IKEPeer) Descriptor() ([]byte, []int) {
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *IKEPeer) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *IKEPeer) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *IKEPeer) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *IKEPeer) GetStart() string {
+	if x != nil {
+		return x.Start
+	}
+	return ""
+}
+
+func (x *IKEPeer) GetWaiting() []string {
+	if x != nil {
+		return x.Waiting
+	}
+	return nil
+}
+
+func (x *IKEPeer) GetRetrySeconds() float64 {
+	if x != nil {
+		return x.RetrySeconds
+	}
+	return 0
+}
+
+func (x *IKEPeer) GetVerbose() bool {
+	if x != nil {
+		return x.Verbose
+	}
+	return false
+}
+
+func (x *IKEPeer) GetSas() []*IKESA {
+	if x != nil {
+		return x.Sas
+	}
+	return nil
+}
+
+func (x *IKEPeer) GetPolicies() []string {
+	if x != nil {
+		return x.Policies
+	}
+	return nil
+}
+
+func (x *IKEPeer) GetMissing() []string {
+	if x != nil {
+		return x.Missing
+	}
+	return nil
+}
+
+// IKESA is one IKE SA.
+type IKESA struct {
+	state          protoimpl.MessageState `protogen:"open.v1"`
+	SpiI           string                 `protobuf:"bytes,1,opt,name=spi_i,json=spiI,proto3" json:"spi_i,omitempty"` // the initiator's SPI, 16 hexadecimal digits
+	SpiR           string                 `protobuf:"bytes,2,opt,name=spi_r,json=spiR,proto3" json:"spi_r,omitempty"` // the responder's
+	State          string                 `protobuf:"bytes,3,opt,name=state,proto3" json:"state,omitempty"`
+	Initiator      bool                   `protobuf:"varint,4,opt,name=initiator,proto3" json:"initiator,omitempty"` // this end began it
+	Local          string                 `protobuf:"bytes,5,opt,name=local,proto3" json:"local,omitempty"`
+	Remote         string                 `protobuf:"bytes,6,opt,name=remote,proto3" json:"remote,omitempty"`
+	Suite          string                 `protobuf:"bytes,7,opt,name=suite,proto3" json:"suite,omitempty"` // as a proposal
+	LocalId        string                 `protobuf:"bytes,8,opt,name=local_id,json=localId,proto3" json:"local_id,omitempty"`
+	RemoteId       string                 `protobuf:"bytes,9,opt,name=remote_id,json=remoteId,proto3" json:"remote_id,omitempty"`
+	Authentication string                 `protobuf:"bytes,10,opt,name=authentication,proto3" json:"authentication,omitempty"` // how the peer proved itself
+	AgeSeconds     float64                `protobuf:"fixed64,11,opt,name=age_seconds,json=ageSeconds,proto3" json:"age_seconds,omitempty"`
+	RenewSeconds   float64                `protobuf:"fixed64,12,opt,name=renew_seconds,json=renewSeconds,proto3" json:"renew_seconds,omitempty"`     // until it is replaced; -1: it is not
+	EndSeconds     float64                `protobuf:"fixed64,13,opt,name=end_seconds,json=endSeconds,proto3" json:"end_seconds,omitempty"`           // until it ends; -1: it does not
+	BehindNat      bool                   `protobuf:"varint,14,opt,name=behind_nat,json=behindNat,proto3" json:"behind_nat,omitempty"`               // this end is
+	PeerBehindNat  bool                   `protobuf:"varint,15,opt,name=peer_behind_nat,json=peerBehindNat,proto3" json:"peer_behind_nat,omitempty"` // the peer is
+	Mobike         bool                   `protobuf:"varint,16,opt,name=mobike,proto3" json:"mobike,omitempty"`
+	Fragmentation  bool                   `protobuf:"varint,17,opt,name=fragmentation,proto3" json:"fragmentation,omitempty"`
+	Children       []*IKEChild            `protobuf:"bytes,18,rep,name=children,proto3" json:"children,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *IKESA) Reset() {
+	*x = IKESA{}
+	mi := &file_adit_control_v1_control_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IKESA) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IKESA) ProtoMessage() {}
+
+func (x *IKESA) ProtoReflect() protoreflect.Message {
+	mi := &file_adit_control_v1_control_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IKESA.ProtoReflect.Descriptor instead.
+func (*IKESA) Descriptor() ([]byte, []int) {
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *IKESA) GetSpiI() string {
+	if x != nil {
+		return x.SpiI
+	}
+	return ""
+}
+
+func (x *IKESA) GetSpiR() string {
+	if x != nil {
+		return x.SpiR
+	}
+	return ""
+}
+
+func (x *IKESA) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *IKESA) GetInitiator() bool {
+	if x != nil {
+		return x.Initiator
+	}
+	return false
+}
+
+func (x *IKESA) GetLocal() string {
+	if x != nil {
+		return x.Local
+	}
+	return ""
+}
+
+func (x *IKESA) GetRemote() string {
+	if x != nil {
+		return x.Remote
+	}
+	return ""
+}
+
+func (x *IKESA) GetSuite() string {
+	if x != nil {
+		return x.Suite
+	}
+	return ""
+}
+
+func (x *IKESA) GetLocalId() string {
+	if x != nil {
+		return x.LocalId
+	}
+	return ""
+}
+
+func (x *IKESA) GetRemoteId() string {
+	if x != nil {
+		return x.RemoteId
+	}
+	return ""
+}
+
+func (x *IKESA) GetAuthentication() string {
+	if x != nil {
+		return x.Authentication
+	}
+	return ""
+}
+
+func (x *IKESA) GetAgeSeconds() float64 {
+	if x != nil {
+		return x.AgeSeconds
+	}
+	return 0
+}
+
+func (x *IKESA) GetRenewSeconds() float64 {
+	if x != nil {
+		return x.RenewSeconds
+	}
+	return 0
+}
+
+func (x *IKESA) GetEndSeconds() float64 {
+	if x != nil {
+		return x.EndSeconds
+	}
+	return 0
+}
+
+func (x *IKESA) GetBehindNat() bool {
+	if x != nil {
+		return x.BehindNat
+	}
+	return false
+}
+
+func (x *IKESA) GetPeerBehindNat() bool {
+	if x != nil {
+		return x.PeerBehindNat
+	}
+	return false
+}
+
+func (x *IKESA) GetMobike() bool {
+	if x != nil {
+		return x.Mobike
+	}
+	return false
+}
+
+func (x *IKESA) GetFragmentation() bool {
+	if x != nil {
+		return x.Fragmentation
+	}
+	return false
+}
+
+func (x *IKESA) GetChildren() []*IKEChild {
+	if x != nil {
+		return x.Children
+	}
+	return nil
+}
+
+// IKEChild is one pair of Child SAs.
+type IKEChild struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Policy        string                 `protobuf:"bytes,1,opt,name=policy,proto3" json:"policy,omitempty"`
+	SpiIn         uint32                 `protobuf:"varint,2,opt,name=spi_in,json=spiIn,proto3" json:"spi_in,omitempty"`
+	SpiOut        uint32                 `protobuf:"varint,3,opt,name=spi_out,json=spiOut,proto3" json:"spi_out,omitempty"`
+	Suite         string                 `protobuf:"bytes,4,opt,name=suite,proto3" json:"suite,omitempty"`
+	Selectors     []string               `protobuf:"bytes,5,rep,name=selectors,proto3" json:"selectors,omitempty"` // negotiated
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IKEChild) Reset() {
+	*x = IKEChild{}
+	mi := &file_adit_control_v1_control_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IKEChild) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IKEChild) ProtoMessage() {}
+
+func (x *IKEChild) ProtoReflect() protoreflect.Message {
+	mi := &file_adit_control_v1_control_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IKEChild.ProtoReflect.Descriptor instead.
+func (*IKEChild) Descriptor() ([]byte, []int) {
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *IKEChild) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *IKEChild) GetSpiIn() uint32 {
+	if x != nil {
+		return x.SpiIn
+	}
+	return 0
+}
+
+func (x *IKEChild) GetSpiOut() uint32 {
+	if x != nil {
+		return x.SpiOut
+	}
+	return 0
+}
+
+func (x *IKEChild) GetSuite() string {
+	if x != nil {
+		return x.Suite
+	}
+	return ""
+}
+
+func (x *IKEChild) GetSelectors() []string {
+	if x != nil {
+		return x.Selectors
+	}
+	return nil
+}
+
+type ChangeIKERequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Action        string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"` // initiate | renew | terminate | verbose | quiet
+	Peer          string                 `protobuf:"bytes,2,opt,name=peer,proto3" json:"peer,omitempty"`     // "": all, with terminate, verbose and quiet
+	Policy        string                 `protobuf:"bytes,3,opt,name=policy,proto3" json:"policy,omitempty"` // "": the IKE SA, or all of the peer's; "*" with renew: all Child SAs
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeIKERequest) Reset() {
+	*x = ChangeIKERequest{}
+	mi := &file_adit_control_v1_control_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeIKERequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeIKERequest) ProtoMessage() {}
+
+func (x *ChangeIKERequest) ProtoReflect() protoreflect.Message {
+	mi := &file_adit_control_v1_control_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeIKERequest.ProtoReflect.Descriptor instead.
+func (*ChangeIKERequest) Descriptor() ([]byte, []int) {
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *ChangeIKERequest) GetAction() string {
+	if x != nil {
+		return x.Action
+	}
+	return ""
+}
+
+func (x *ChangeIKERequest) GetPeer() string {
+	if x != nil {
+		return x.Peer
+	}
+	return ""
+}
+
+func (x *ChangeIKERequest) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+type ChangeIKEResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ChangeIKEResponse) Reset() {
+	*x = ChangeIKEResponse{}
+	mi := &file_adit_control_v1_control_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ChangeIKEResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ChangeIKEResponse) ProtoMessage() {}
+
+func (x *ChangeIKEResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_adit_control_v1_control_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ChangeIKEResponse.ProtoReflect.Descriptor instead.
+func (*ChangeIKEResponse) Descriptor() ([]byte, []int) {
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{20}
+}
+
 var File_adit_control_v1_control_proto protoreflect.FileDescriptor
 
 const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\n" +
 	"\x1dadit/control/v1/control.proto\x12\x0fadit.control.v1\"\x0f\n" +
-	"\rStatusRequest\"\xa2\x05\n" +
+	"\rStatusRequest\"\xf9\x05\n" +
 	"\x0eStatusResponse\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aversion\x18\x02 \x01(\tR\aversion\x12\x10\n" +
@@ -1228,12 +1889,17 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\atraffic\x18\x12 \x03(\v2\x18.adit.control.v1.CounterR\atraffic\x12.\n" +
 	"\x05drops\x18\x13 \x03(\v2\x18.adit.control.v1.CounterR\x05drops\x12\x16\n" +
 	"\x06routes\x18\x14 \x03(\tR\x06routes\x124\n" +
-	"\boffloads\x18\x15 \x03(\v2\x18.adit.control.v1.OffloadR\boffloads\"e\n" +
+	"\boffloads\x18\x15 \x03(\v2\x18.adit.control.v1.OffloadR\boffloads\x12*\n" +
+	"\x03ike\x18\x16 \x03(\v2\x18.adit.control.v1.IKEPeerR\x03ike\x12)\n" +
+	"\x04held\x18\x17 \x01(\v2\x15.adit.control.v1.HeldR\x04held\"6\n" +
+	"\x04Held\x12\x18\n" +
+	"\apackets\x18\x01 \x01(\x04R\apackets\x12\x14\n" +
+	"\x05bytes\x18\x02 \x01(\x04R\x05bytes\"e\n" +
 	"\aOffload\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
 	"\x06active\x18\x02 \x01(\bR\x06active\x12\x10\n" +
 	"\x03why\x18\x03 \x01(\tR\x03why\x12\x1c\n" +
-	"\tfallbacks\x18\x04 \x01(\x04R\tfallbacks\"\xdc\x03\n" +
+	"\tfallbacks\x18\x04 \x01(\x04R\tfallbacks\"\xf4\x03\n" +
 	"\x04Peer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x12\n" +
@@ -1251,20 +1917,23 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\x03tfc\x18\r \x01(\tR\x03tfc\x12\x16\n" +
 	"\x06static\x18\x0e \x01(\bR\x06static\x12\x1d\n" +
 	"\n" +
-	"behind_nat\x18\x0f \x01(\bR\tbehindNat\x12\x19\n" +
+	"behind_nat\x18\x0f \x01(\bR\tbehindNat\x12\x16\n" +
+	"\x06source\x18\x10 \x01(\tR\x06source\x12\x19\n" +
 	"\bpath_mtu\x18\x1e \x01(\rR\apathMtu\x12&\n" +
 	"\x0fpath_mtu_source\x18\x1f \x01(\tR\rpathMtuSource\"3\n" +
 	"\aCounter\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x04R\x05value\"\x11\n" +
-	"\x0fCountersRequest\"\x9d\x01\n" +
+	"\x0fCountersRequest\"\xf4\x01\n" +
 	"\x10CountersResponse\x12%\n" +
 	"\x0euptime_seconds\x18\x01 \x01(\x01R\ruptimeSeconds\x122\n" +
 	"\atraffic\x18\x02 \x03(\v2\x18.adit.control.v1.CounterR\atraffic\x12.\n" +
-	"\x05drops\x18\x03 \x03(\v2\x18.adit.control.v1.CounterR\x05drops\"\x10\n" +
+	"\x05drops\x18\x03 \x03(\v2\x18.adit.control.v1.CounterR\x05drops\x12*\n" +
+	"\x03ike\x18\x04 \x03(\v2\x18.adit.control.v1.CounterR\x03ike\x12)\n" +
+	"\x04held\x18\x05 \x01(\v2\x15.adit.control.v1.HeldR\x04held\"\x10\n" +
 	"\x0eListSAsRequest\"I\n" +
 	"\x0fListSAsResponse\x126\n" +
-	"\x03sas\x18\x01 \x03(\v2$.adit.control.v1.SecurityAssociationR\x03sas\"\xac\x06\n" +
+	"\x03sas\x18\x01 \x03(\v2$.adit.control.v1.SecurityAssociationR\x03sas\"\xe2\x06\n" +
 	"\x13SecurityAssociation\x12\x1c\n" +
 	"\tdirection\x18\x01 \x01(\tR\tdirection\x12\x10\n" +
 	"\x03spi\x18\x02 \x01(\rR\x03spi\x12\x12\n" +
@@ -1291,12 +1960,14 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\aposture\x18\x15 \x01(\tR\aposture\x12\x1a\n" +
 	"\bfragment\x18\x16 \x01(\tR\bfragment\x12\x10\n" +
 	"\x03tfc\x18\x17 \x01(\tR\x03tfc\x12\x14\n" +
-	"\x05dscps\x18\x18 \x03(\rR\x05dscps\x12\x19\n" +
+	"\x05dscps\x18\x18 \x03(\rR\x05dscps\x12\x1c\n" +
+	"\tselectors\x18\x19 \x03(\tR\tselectors\x12\x19\n" +
 	"\bpath_mtu\x18\x1e \x01(\rR\apathMtu\x12&\n" +
 	"\x0fpath_mtu_source\x18\x1f \x01(\tR\rpathMtuSource\x12(\n" +
 	"\x10path_mtu_seconds\x18  \x01(\x01R\x0epathMtuSeconds\x12\x1b\n" +
 	"\tinner_mtu\x18! \x01(\rR\binnerMtu\x12\x19\n" +
-	"\blink_mtu\x18\" \x01(\rR\alinkMtu\"\x15\n" +
+	"\blink_mtu\x18\" \x01(\rR\alinkMtu\x12\x16\n" +
+	"\x06source\x18( \x01(\tR\x06source\"\x15\n" +
 	"\x13ListPoliciesRequest\"K\n" +
 	"\x14ListPoliciesResponse\x123\n" +
 	"\bpolicies\x18\x01 \x03(\v2\x17.adit.control.v1.PolicyR\bpolicies\"\x84\x02\n" +
@@ -1312,12 +1983,63 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\fremote_ports\x18\b \x01(\tR\vremotePorts\x12\x12\n" +
 	"\x04icmp\x18\t \x01(\tR\x04icmp\x12\x18\n" +
 	"\aposture\x18\n" +
-	" \x01(\tR\aposture2\xe4\x02\n" +
+	" \x01(\tR\aposture\"\x10\n" +
+	"\x0eListIKERequest\"A\n" +
+	"\x0fListIKEResponse\x12.\n" +
+	"\x05peers\x18\x01 \x03(\v2\x18.adit.control.v1.IKEPeerR\x05peers\"\x96\x02\n" +
+	"\aIKEPeer\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x14\n" +
+	"\x05start\x18\x04 \x01(\tR\x05start\x12\x18\n" +
+	"\awaiting\x18\x05 \x03(\tR\awaiting\x12#\n" +
+	"\rretry_seconds\x18\x06 \x01(\x01R\fretrySeconds\x12\x18\n" +
+	"\averbose\x18\a \x01(\bR\averbose\x12(\n" +
+	"\x03sas\x18\b \x03(\v2\x16.adit.control.v1.IKESAR\x03sas\x12\x1a\n" +
+	"\bpolicies\x18\t \x03(\tR\bpolicies\x12\x18\n" +
+	"\amissing\x18\n" +
+	" \x03(\tR\amissing\"\xac\x04\n" +
+	"\x05IKESA\x12\x13\n" +
+	"\x05spi_i\x18\x01 \x01(\tR\x04spiI\x12\x13\n" +
+	"\x05spi_r\x18\x02 \x01(\tR\x04spiR\x12\x14\n" +
+	"\x05state\x18\x03 \x01(\tR\x05state\x12\x1c\n" +
+	"\tinitiator\x18\x04 \x01(\bR\tinitiator\x12\x14\n" +
+	"\x05local\x18\x05 \x01(\tR\x05local\x12\x16\n" +
+	"\x06remote\x18\x06 \x01(\tR\x06remote\x12\x14\n" +
+	"\x05suite\x18\a \x01(\tR\x05suite\x12\x19\n" +
+	"\blocal_id\x18\b \x01(\tR\alocalId\x12\x1b\n" +
+	"\tremote_id\x18\t \x01(\tR\bremoteId\x12&\n" +
+	"\x0eauthentication\x18\n" +
+	" \x01(\tR\x0eauthentication\x12\x1f\n" +
+	"\vage_seconds\x18\v \x01(\x01R\n" +
+	"ageSeconds\x12#\n" +
+	"\rrenew_seconds\x18\f \x01(\x01R\frenewSeconds\x12\x1f\n" +
+	"\vend_seconds\x18\r \x01(\x01R\n" +
+	"endSeconds\x12\x1d\n" +
+	"\n" +
+	"behind_nat\x18\x0e \x01(\bR\tbehindNat\x12&\n" +
+	"\x0fpeer_behind_nat\x18\x0f \x01(\bR\rpeerBehindNat\x12\x16\n" +
+	"\x06mobike\x18\x10 \x01(\bR\x06mobike\x12$\n" +
+	"\rfragmentation\x18\x11 \x01(\bR\rfragmentation\x125\n" +
+	"\bchildren\x18\x12 \x03(\v2\x19.adit.control.v1.IKEChildR\bchildren\"\x86\x01\n" +
+	"\bIKEChild\x12\x16\n" +
+	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x15\n" +
+	"\x06spi_in\x18\x02 \x01(\rR\x05spiIn\x12\x17\n" +
+	"\aspi_out\x18\x03 \x01(\rR\x06spiOut\x12\x14\n" +
+	"\x05suite\x18\x04 \x01(\tR\x05suite\x12\x1c\n" +
+	"\tselectors\x18\x05 \x03(\tR\tselectors\"V\n" +
+	"\x10ChangeIKERequest\x12\x16\n" +
+	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
+	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x16\n" +
+	"\x06policy\x18\x03 \x01(\tR\x06policy\"\x13\n" +
+	"\x11ChangeIKEResponse2\x8b\x04\n" +
 	"\aControl\x12N\n" +
 	"\x06Status\x12\x1e.adit.control.v1.StatusRequest\x1a\x1f.adit.control.v1.StatusResponse\"\x03\x90\x02\x01\x12T\n" +
 	"\bCounters\x12 .adit.control.v1.CountersRequest\x1a!.adit.control.v1.CountersResponse\"\x03\x90\x02\x01\x12Q\n" +
 	"\aListSAs\x12\x1f.adit.control.v1.ListSAsRequest\x1a .adit.control.v1.ListSAsResponse\"\x03\x90\x02\x01\x12`\n" +
-	"\fListPolicies\x12$.adit.control.v1.ListPoliciesRequest\x1a%.adit.control.v1.ListPoliciesResponse\"\x03\x90\x02\x01B=Z;github.com/adit-ipsec/adit/internal/ctl/controlv1;controlv1b\x06proto3"
+	"\fListPolicies\x12$.adit.control.v1.ListPoliciesRequest\x1a%.adit.control.v1.ListPoliciesResponse\"\x03\x90\x02\x01\x12Q\n" +
+	"\aListIKE\x12\x1f.adit.control.v1.ListIKERequest\x1a .adit.control.v1.ListIKEResponse\"\x03\x90\x02\x01\x12R\n" +
+	"\tChangeIKE\x12!.adit.control.v1.ChangeIKERequest\x1a\".adit.control.v1.ChangeIKEResponseB=Z;github.com/adit-ipsec/adit/internal/ctl/controlv1;controlv1b\x06proto3"
 
 var (
 	file_adit_control_v1_control_proto_rawDescOnce sync.Once
@@ -1331,44 +2053,63 @@ func file_adit_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_adit_control_v1_control_proto_rawDescData
 }
 
-var file_adit_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 13)
+var file_adit_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_adit_control_v1_control_proto_goTypes = []any{
 	(*StatusRequest)(nil),        // 0: adit.control.v1.StatusRequest
 	(*StatusResponse)(nil),       // 1: adit.control.v1.StatusResponse
-	(*Offload)(nil),              // 2: adit.control.v1.Offload
-	(*Peer)(nil),                 // 3: adit.control.v1.Peer
-	(*Counter)(nil),              // 4: adit.control.v1.Counter
-	(*CountersRequest)(nil),      // 5: adit.control.v1.CountersRequest
-	(*CountersResponse)(nil),     // 6: adit.control.v1.CountersResponse
-	(*ListSAsRequest)(nil),       // 7: adit.control.v1.ListSAsRequest
-	(*ListSAsResponse)(nil),      // 8: adit.control.v1.ListSAsResponse
-	(*SecurityAssociation)(nil),  // 9: adit.control.v1.SecurityAssociation
-	(*ListPoliciesRequest)(nil),  // 10: adit.control.v1.ListPoliciesRequest
-	(*ListPoliciesResponse)(nil), // 11: adit.control.v1.ListPoliciesResponse
-	(*Policy)(nil),               // 12: adit.control.v1.Policy
+	(*Held)(nil),                 // 2: adit.control.v1.Held
+	(*Offload)(nil),              // 3: adit.control.v1.Offload
+	(*Peer)(nil),                 // 4: adit.control.v1.Peer
+	(*Counter)(nil),              // 5: adit.control.v1.Counter
+	(*CountersRequest)(nil),      // 6: adit.control.v1.CountersRequest
+	(*CountersResponse)(nil),     // 7: adit.control.v1.CountersResponse
+	(*ListSAsRequest)(nil),       // 8: adit.control.v1.ListSAsRequest
+	(*ListSAsResponse)(nil),      // 9: adit.control.v1.ListSAsResponse
+	(*SecurityAssociation)(nil),  // 10: adit.control.v1.SecurityAssociation
+	(*ListPoliciesRequest)(nil),  // 11: adit.control.v1.ListPoliciesRequest
+	(*ListPoliciesResponse)(nil), // 12: adit.control.v1.ListPoliciesResponse
+	(*Policy)(nil),               // 13: adit.control.v1.Policy
+	(*ListIKERequest)(nil),       // 14: adit.control.v1.ListIKERequest
+	(*ListIKEResponse)(nil),      // 15: adit.control.v1.ListIKEResponse
+	(*IKEPeer)(nil),              // 16: adit.control.v1.IKEPeer
+	(*IKESA)(nil),                // 17: adit.control.v1.IKESA
+	(*IKEChild)(nil),             // 18: adit.control.v1.IKEChild
+	(*ChangeIKERequest)(nil),     // 19: adit.control.v1.ChangeIKERequest
+	(*ChangeIKEResponse)(nil),    // 20: adit.control.v1.ChangeIKEResponse
 }
 var file_adit_control_v1_control_proto_depIdxs = []int32{
-	3,  // 0: adit.control.v1.StatusResponse.peers:type_name -> adit.control.v1.Peer
-	4,  // 1: adit.control.v1.StatusResponse.traffic:type_name -> adit.control.v1.Counter
-	4,  // 2: adit.control.v1.StatusResponse.drops:type_name -> adit.control.v1.Counter
-	2,  // 3: adit.control.v1.StatusResponse.offloads:type_name -> adit.control.v1.Offload
-	4,  // 4: adit.control.v1.CountersResponse.traffic:type_name -> adit.control.v1.Counter
-	4,  // 5: adit.control.v1.CountersResponse.drops:type_name -> adit.control.v1.Counter
-	9,  // 6: adit.control.v1.ListSAsResponse.sas:type_name -> adit.control.v1.SecurityAssociation
-	12, // 7: adit.control.v1.ListPoliciesResponse.policies:type_name -> adit.control.v1.Policy
-	0,  // 8: adit.control.v1.Control.Status:input_type -> adit.control.v1.StatusRequest
-	5,  // 9: adit.control.v1.Control.Counters:input_type -> adit.control.v1.CountersRequest
-	7,  // 10: adit.control.v1.Control.ListSAs:input_type -> adit.control.v1.ListSAsRequest
-	10, // 11: adit.control.v1.Control.ListPolicies:input_type -> adit.control.v1.ListPoliciesRequest
-	1,  // 12: adit.control.v1.Control.Status:output_type -> adit.control.v1.StatusResponse
-	6,  // 13: adit.control.v1.Control.Counters:output_type -> adit.control.v1.CountersResponse
-	8,  // 14: adit.control.v1.Control.ListSAs:output_type -> adit.control.v1.ListSAsResponse
-	11, // 15: adit.control.v1.Control.ListPolicies:output_type -> adit.control.v1.ListPoliciesResponse
-	12, // [12:16] is the sub-list for method output_type
-	8,  // [8:12] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	4,  // 0: adit.control.v1.StatusResponse.peers:type_name -> adit.control.v1.Peer
+	5,  // 1: adit.control.v1.StatusResponse.traffic:type_name -> adit.control.v1.Counter
+	5,  // 2: adit.control.v1.StatusResponse.drops:type_name -> adit.control.v1.Counter
+	3,  // 3: adit.control.v1.StatusResponse.offloads:type_name -> adit.control.v1.Offload
+	16, // 4: adit.control.v1.StatusResponse.ike:type_name -> adit.control.v1.IKEPeer
+	2,  // 5: adit.control.v1.StatusResponse.held:type_name -> adit.control.v1.Held
+	5,  // 6: adit.control.v1.CountersResponse.traffic:type_name -> adit.control.v1.Counter
+	5,  // 7: adit.control.v1.CountersResponse.drops:type_name -> adit.control.v1.Counter
+	5,  // 8: adit.control.v1.CountersResponse.ike:type_name -> adit.control.v1.Counter
+	2,  // 9: adit.control.v1.CountersResponse.held:type_name -> adit.control.v1.Held
+	10, // 10: adit.control.v1.ListSAsResponse.sas:type_name -> adit.control.v1.SecurityAssociation
+	13, // 11: adit.control.v1.ListPoliciesResponse.policies:type_name -> adit.control.v1.Policy
+	16, // 12: adit.control.v1.ListIKEResponse.peers:type_name -> adit.control.v1.IKEPeer
+	17, // 13: adit.control.v1.IKEPeer.sas:type_name -> adit.control.v1.IKESA
+	18, // 14: adit.control.v1.IKESA.children:type_name -> adit.control.v1.IKEChild
+	0,  // 15: adit.control.v1.Control.Status:input_type -> adit.control.v1.StatusRequest
+	6,  // 16: adit.control.v1.Control.Counters:input_type -> adit.control.v1.CountersRequest
+	8,  // 17: adit.control.v1.Control.ListSAs:input_type -> adit.control.v1.ListSAsRequest
+	11, // 18: adit.control.v1.Control.ListPolicies:input_type -> adit.control.v1.ListPoliciesRequest
+	14, // 19: adit.control.v1.Control.ListIKE:input_type -> adit.control.v1.ListIKERequest
+	19, // 20: adit.control.v1.Control.ChangeIKE:input_type -> adit.control.v1.ChangeIKERequest
+	1,  // 21: adit.control.v1.Control.Status:output_type -> adit.control.v1.StatusResponse
+	7,  // 22: adit.control.v1.Control.Counters:output_type -> adit.control.v1.CountersResponse
+	9,  // 23: adit.control.v1.Control.ListSAs:output_type -> adit.control.v1.ListSAsResponse
+	12, // 24: adit.control.v1.Control.ListPolicies:output_type -> adit.control.v1.ListPoliciesResponse
+	15, // 25: adit.control.v1.Control.ListIKE:output_type -> adit.control.v1.ListIKEResponse
+	20, // 26: adit.control.v1.Control.ChangeIKE:output_type -> adit.control.v1.ChangeIKEResponse
+	21, // [21:27] is the sub-list for method output_type
+	15, // [15:21] is the sub-list for method input_type
+	15, // [15:15] is the sub-list for extension type_name
+	15, // [15:15] is the sub-list for extension extendee
+	0,  // [0:15] is the sub-list for field type_name
 }
 
 func init() { file_adit_control_v1_control_proto_init() }
@@ -1382,7 +2123,7 @@ func file_adit_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_adit_control_v1_control_proto_rawDesc), len(file_adit_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   13,
+			NumMessages:   21,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
