@@ -7,10 +7,12 @@
 //	seal, open  one ESP packet                       esp
 //	walk        a packet's whole way through one gateway, without system calls
 //	memory      two gateways over a network in memory
+//	ike         one negotiation of two IKE machines          ike
 //	namespaces  two gateways, TUN, UDP sockets, the kernel between them
 //
-// RunEngine, RunTunnel and RunPlan are the reports behind adit-bench: the walks
-// alone, two gateways beside a rival, and how many calls a gateway carries.
+// RunEngine, RunIKE, RunTunnel and RunPlan are the reports behind adit-bench: the
+// walks alone, IKE alone, two gateways beside a rival, and how many calls a gateway
+// carries.
 //
 // Figures of one machine are proportions, not promises: compare figures of one
 // run only.

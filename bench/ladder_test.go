@@ -2,6 +2,7 @@ package bench
 
 import (
 	"fmt"
+	"runtime"
 	"testing"
 
 	"github.com/adit-ipsec/adit/esp"
@@ -146,4 +147,50 @@ func runWalk(b *testing.B, e Engine) {
 	if err := run.close(); err != nil {
 		b.Fatal(err)
 	}
+}
+
+// BenchmarkIKEHandshake is an IKE SA with its first Child SA, between two machines
+// in one thread; their end is in it too. cpu-us/op of each end is of the thread.
+func BenchmarkIKEHandshake(b *testing.B) {
+	for _, group := range IKEGroups() {
+		b.Run("group="+group+"/auth=ecdsa-p256", func(b *testing.B) { benchmarkIKE(b, IKEHandshake, group, "ecdsa-p256") })
+	}
+	for _, auth := range IKEAuths()[1:] {
+		b.Run("group=x25519/auth="+auth, func(b *testing.B) { benchmarkIKE(b, IKEHandshake, "x25519", auth) })
+	}
+}
+
+// BenchmarkIKERekey is new keys, with the delete of the old SA.
+func BenchmarkIKERekey(b *testing.B) {
+	for _, c := range [][2]string{{"child", IKERekeyChild}, {"child-pfs", IKERekeyChildPFS}, {"ike", IKERekeyIKE}} {
+		b.Run("of="+c[0], func(b *testing.B) { benchmarkIKE(b, c[1], "x25519", "psk") })
+	}
+}
+
+// BenchmarkIKECookie is an IKE_SA_INIT of a flood, answered with a cookie.
+func BenchmarkIKECookie(b *testing.B) { benchmarkIKE(b, IKECookie, "x25519", "psk") }
+
+// benchmarkIKE counts in batches: the last one may be longer than what is left.
+func benchmarkIKE(b *testing.B, work, group, auth string) {
+	b.StopTimer()
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	row := &ikeRow{work: work, load: IKELoad{Group: group, Auth: auth, PFS: work == IKERekeyChildPFS, Pairs: min(b.N, ikeBatch)}}
+	if err := row.prepare(); err != nil {
+		b.Fatal(err)
+	}
+	var sum ikeMeasure
+	b.ReportAllocs()
+	b.StartTimer()
+	for sum.count < b.N {
+		m, err := row.once()
+		if err != nil {
+			b.Fatal(err)
+		}
+		sum.add(m)
+	}
+	b.StopTimer()
+	n := float64(sum.count)
+	b.ReportMetric(us(sum.initiator)/n, "initiator-cpu-us/op")
+	b.ReportMetric(us(sum.responder)/n, "responder-cpu-us/op")
 }

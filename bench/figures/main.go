@@ -20,7 +20,7 @@ import (
 )
 
 func main() {
-	results := flag.String("results", "bench/results", "`folder` with engine.json, tunnel.json and plan.json, as far as they were recorded")
+	results := flag.String("results", "bench/results", "`folder` with engine.json, ike.json, tunnel.json and plan.json, as far as they were recorded")
 	readme := flag.String("readme", "README.md", "`file` to write them into")
 	flag.Parse()
 	if err := update(*readme, *results); err != nil {
@@ -67,11 +67,13 @@ type recorded struct {
 	engine *bench.EngineReport
 	tunnel *bench.TunnelReport
 	plan   *bench.PlanReport
+	ike    *bench.IKEReport
 }
 
 func load(dir string) (r recorded, err error) {
 	return r, errors.Join(
 		read(filepath.Join(dir, "engine.json"), &r.engine),
+		read(filepath.Join(dir, "ike.json"), &r.ike),
 		read(filepath.Join(dir, "tunnel.json"), &r.tunnel),
 		read(filepath.Join(dir, "plan.json"), &r.plan))
 }

@@ -12,7 +12,7 @@ import (
 // section is the text between the markers.
 func (r recorded) section() string {
 	var b strings.Builder
-	if r.engine == nil && r.tunnel == nil && r.plan == nil {
+	if r.engine == nil && r.tunnel == nil && r.plan == nil && r.ike == nil {
 		return "No figures are recorded for this version. `make bench` measures on your machine, `make record` records.\n"
 	}
 	b.WriteString("Medians of the rounds, with the lowest and the highest. Figures of one machine are proportions, not promises: the ratios are\n" +
@@ -20,6 +20,9 @@ func (r recorded) section() string {
 		"everything that was measured, and [bench/README.md](bench/README.md) says what each figure means.\n")
 	if r.engine != nil {
 		engineSection(&b, r.engine)
+	}
+	if r.ike != nil {
+		ikeSection(&b, r.ike)
 	}
 	if r.tunnel != nil {
 		tunnelSection(&b, r.tunnel)

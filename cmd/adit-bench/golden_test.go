@@ -85,6 +85,29 @@ func fixedTunnel() *bench.TunnelReport {
 		}}
 }
 
+func fixedIKE() *bench.IKEReport {
+	row := func(work, group, auth string, messages, bytes float64, initiator, responder []float64) bench.IKERow {
+		process, gateway, both := make([]float64, len(responder)), make([]float64, len(responder)), make([]float64, len(responder))
+		for i := range responder {
+			process[i] = initiator[i] + responder[i] + 100
+			gateway[i], both[i] = 1e6/responder[i], 1e6/process[i]
+		}
+		return bench.IKERow{Work: work, Group: group, Auth: auth, Messages: messages, Bytes: bytes, Initiator: bench.Summarize(initiator),
+			Responder: bench.Summarize(responder), Process: bench.Summarize(process), Gateway: bench.Summarize(gateway), Both: bench.Summarize(both)}
+	}
+	times := func(v ...float64) []float64 { return v }
+	return &bench.IKEReport{Kind: "ike", Started: fixedTime, Machine: fixedMachine, Version: "adit v1",
+		Settings: bench.IKESettings{Rounds: 3, Seconds: 0.2}, Notes: []string{"A note."},
+		Rows: []bench.IKERow{
+			row(bench.IKEHandshake, "x25519", "ecdsa-p256", 4, 2900, times(700, 710, 690), times(600, 620, 610)),
+			row(bench.IKEHandshake, "modp2048", "ecdsa-p256", 4, 3300, times(5000, 5100, 5200), times(4900, 5000, 5100)),
+			row(bench.IKEHandshake, "x25519", "psk", 4, 900, times(300, 310, 320), times(290, 280, 285)),
+			row(bench.IKERekeyChild, "x25519", "ecdsa-p256", 4, 700, times(100, 110, 120), times(90, 80, 85)),
+			row(bench.IKECookie, "x25519", "ecdsa-p256", 1, 53, times(0, 0, 0), times(7, 6, 6.5)),
+		},
+		Memory: []bench.IKEMemory{{Group: "x25519", Auth: "ecdsa-p256", SAs: 1000, Bytes: bench.Summarize(times(9000, 9010, 9020))}}}
+}
+
 func fixedPlan() *bench.PlanReport {
 	one := func(v ...float64) bench.Summary { return bench.Summarize(v) }
 	delays := func(by float64) bench.PlanDelays {
@@ -118,7 +141,14 @@ func TestGoldenReports(t *testing.T) {
 	planChart := planChart(plan)
 	carried.Settings.Calls, carried.Settings.Peers, carried.Capacity = 1, 1, bench.PlanCapacity{Calls: 90, MeasuredAt: 100, Carried: 100, Factor: 0.9}
 	lossy.Capacity = bench.PlanCapacity{Calls: 90, MeasuredAt: 100}
+	ike, handshakes := fixedIKE(), fixedIKE()
+	ikeChart := ikeChart(ike)
+	handshakes.Rows, handshakes.Memory = handshakes.Rows[:1], nil
 	for name, text := range map[string]string{
+		"ike.txt":              ikeTable(ike),
+		"ike-alone.txt":        ikeTable(handshakes),
+		"ike.svg":              ikeChart.svg(),
+		"ike.json":             jsonText(t, ike),
 		"plan.txt":             planTable(plan),
 		"plan.svg":             planChart.svg(),
 		"plan.json":            jsonText(t, plan),

@@ -1,4 +1,4 @@
-// Command adit-bench measures: the engine alone, two gateways in network
+// Command adit-bench measures: the engine alone, IKE alone, two gateways in network
 // namespaces beside a rival, and how many calls a gateway carries. What is measured, and what a figure means, is in
 // package bench; here are flags, tables and plots.
 //
@@ -96,6 +96,7 @@ func newRootCommand() *cobra.Command {
 adit-bench measures adit on this machine.
 
   adit-bench engine                            the engine alone: no system calls, no privileges
+  adit-bench ike                               IKEv2 alone: handshakes, rekeys, cookies; no privileges
   adit-bench tunnel                            two gateways in namespaces (root)
   adit-bench tunnel --against wireguard-go,strongswan
                                                the same by turns with rivals, and the ratios
@@ -110,6 +111,6 @@ Exit codes: 0 done, 1 it failed, 2 bad usage.`),
 		Args:          cobra.NoArgs,
 		RunE:          action(func(cmd *cobra.Command) error { return cmd.Help() }),
 	}
-	root.AddCommand(newEngineCommand(), newTunnelCommand(), newPlanCommand())
+	root.AddCommand(newEngineCommand(), newIKECommand(), newTunnelCommand(), newPlanCommand())
 	return root
 }

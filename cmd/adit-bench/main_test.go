@@ -91,6 +91,17 @@ func TestExitCodes(t *testing.T) {
 		{"engine --svg .", exitUsage, "--svg . is a folder: name a file"},
 		{"engine --svg a --json a", exitUsage, "name the same file"},
 
+		{"ike --help", exitDone, ""},
+		{"ike extra", exitUsage, "unknown command"},
+		{"ike --groups modp1024", exitUsage, `group "modp1024": write x25519, x448,`},
+		{"ike --groups=", exitUsage, "name at least one group"},
+		{"ike --auths dsa", exitUsage, `authentication "dsa": write ecdsa-p256,`},
+		{"ike --sas 0", exitUsage, "0 IKE SAs: write numbers from 1 to 20000"},
+		{"ike --sas 30000", exitUsage, "30000 IKE SAs"},
+		{"ike --rounds 0", exitUsage, "--rounds 0: write a number from 1 to 1000"},
+		{"ike --seconds NaN", exitUsage, "--seconds NaN"},
+		{"ike --json no/such/folder.json", exitUsage, "there is no folder no/such"},
+
 		{"plan 7", exitUsage, "unknown command"},
 		{"plan --peers 0", exitUsage, "0 peers: write a number from 1 to 2000"},
 		{"plan --peers 100000", exitUsage, "100000 peers: write a number from 1 to 2000"},
@@ -173,6 +184,22 @@ func TestEngineWritesWhatItMeasured(t *testing.T) {
 	decode(t, jsonFile, &report)
 	if report.Kind != "engine" || len(report.Rows) != 14 || len(report.Lookups) != 2 || len(report.Memory) != 2 || report.Machine.CPU == "" || report.Machine.Kernel == "" || report.Machine.Go == "" ||
 		report.Machine.Cores < 1 || !strings.Contains(report.Version, "adit") || report.Settings.Rounds != 2 {
+		t.Errorf("report: %+v", report)
+	}
+	wellFormed(t, svgFile)
+}
+
+// TestIKEWritesWhatItMeasured runs the real thing for a moment.
+func TestIKEWritesWhatItMeasured(t *testing.T) {
+	dir := t.TempDir()
+	jsonFile, svgFile := filepath.Join(dir, "i.json"), filepath.Join(dir, "i.svg")
+	stdout, stderr, code := aditBench(t, "ike", "--groups", "x25519,x25519+mlkem768", "--auths", "ed25519,psk", "--sas", "3", "--rounds", "2", "--seconds", "0.01", "--json", jsonFile, "--svg", svgFile)
+	if code != exitDone || !strings.Contains(stdout, "Handshakes, by authentication; x25519\n") || !strings.Contains(stderr, "round 2/2  2/8  handshake x25519+mlkem768 ed25519:") {
+		t.Fatalf("exit code %d:\n%s%s", code, stdout, stderr)
+	}
+	var report bench.IKEReport
+	decode(t, jsonFile, &report)
+	if report.Kind != "ike" || len(report.Rows) != 7 || len(report.Memory) != 1 || report.Machine.CPU == "" || !strings.Contains(report.Version, "adit") || report.Settings.Rounds != 2 {
 		t.Errorf("report: %+v", report)
 	}
 	wellFormed(t, svgFile)
