@@ -111,7 +111,11 @@ func raceTier(opt *options, tests []testFunc) tier {
 	return t
 }
 
-func inTestDir(t testFunc) bool { return t.dir == "test" || strings.HasPrefix(t.dir, "test/") }
+// inTestDir tells whether a test starts programs. The simulator of IKE is the one
+// in test/ that starts nothing.
+func inTestDir(t testFunc) bool {
+	return t.dir == "test" || strings.HasPrefix(t.dir, "test/") && t.dir != "test/ikesim"
+}
 
 // rootTier runs what needs namespaces: one package at a time, since each of
 // them moves real packets on these cores.
