@@ -31,8 +31,8 @@ var rfcLookup = []rfcRow{
 	{id: "4", what: "neither NULL with nothing, nor encryption without integrity", rfc: "4301 4.2; 8221 4, 5",
 		tests: "esp TestRFC8221_WeakSuitesAreRefusedWithTheReason config TestBadFilesAreRefusedWithTheirPlace/key-integrity-with-aead TestBadFilesAreRefusedWithTheirPlace/key-encryption-with-null"},
 	{id: "5", what: "manual and automated keying; counter modes not with manual keys", rfc: "4301 4.5; 8221 3; 4106 2",
-		tests: "config TestBadFilesAreRefusedWithTheirPlace/sa-aead-not-allowed TestBadFilesAreRefusedWithTheirPlace/sa-gmac-ctr-not-allowed TestBadFilesAreRefusedWithTheirPlace/ah-gmac-not-allowed TestBadFilesAreRefusedWithTheirPlace/peer-keying-ike sad TestEverySuiteThatCountsNeedsAStoreOrFreshKeys",
-		but:   "automated keying is not in this version: IKE. Counter modes with manual keys need `allow_manual_aead`, for laboratories, and numbers that survive a crash (26)"},
+		tests: "config TestBadFilesAreRefusedWithTheirPlace/sa-aead-not-allowed TestBadFilesAreRefusedWithTheirPlace/sa-gmac-ctr-not-allowed TestBadFilesAreRefusedWithTheirPlace/ah-gmac-not-allowed TestIKEDefaults TestIKEForwardSecrecy sad TestEverySuiteThatCountsNeedsAStoreOrFreshKeys",
+		but:   "automated keying is IKE. Counter modes with manual keys need `allow_manual_aead`, for laboratories, and numbers that survive a crash (26)"},
 }
 
 var rfcInbound = []rfcRow{
@@ -61,8 +61,8 @@ var rfcInbound = []rfcRow{
 		tests: "dataplane TestCR23_ClearPacketsOnTheWireAreNeverDelivered config TestBadFilesAreRefusedWithTheirPlace/guard-required",
 		but:   "held for what reaches adit. What the kernel itself forwards from the outside into the protected network never does, and is not stopped in this version: the guard that would is not built, `guard: required` is refused, and until then a firewall rule on the outside interface has to do it"},
 	{id: "15", what: "IKE passes the policies, and the gateway never catches its own outer packets", rfc: "4301 4.4.1",
-		tests: "test/site TestRootOuterPacketsNeverLoopIntoTheTUN internal/hostnet TestRootPeerInsideTheProtectedPrefix TestRootProtectedDefaultRoute internal/rawip TestRootMarkChoosesTheRoute",
-		but:   "no BYPASS entry: the gateway's own packets carry a mark, and a routing rule leads them past the TUN, where the policies are. IKE itself is not in this version"},
+		tests: "test/site TestRootOuterPacketsNeverLoopIntoTheTUN test/ike TestRootIKEPassesBesideADefaultRouteIntoTheTunnel internal/hostnet TestRootPeerInsideTheProtectedPrefix TestRootProtectedDefaultRoute internal/rawip TestRootMarkChoosesTheRoute",
+		but:   "no BYPASS entry: the gateway's own packets carry a mark, and a routing rule leads them past the TUN, where the policies are; so does IKE"},
 }
 
 var rfcOutbound = []rfcRow{
@@ -72,11 +72,11 @@ var rfcOutbound = []rfcRow{
 		tests: "spd TestCP03_PortRangesAtTheirEdges TestCP03_PortsFollowTheDirection TestCP03_ProtocolNumbers TestCP03_ICMPTypeAndCodeRanges TestCP02_NestedAndOverlappingMasks TestRFC4301_4_4_1_AnyEncompassesOpaque TestCP05_RandomTablesAnswerLikeTheLinearScan",
 		but:   "names and PFP are not in this version, because both are filled in by what IKE negotiates. The mobility header is matched by its protocol number, not by its type. Entries are not decorrelated: the classifier gives the answer of the ordered search, which a plain search checks"},
 	{id: "18", what: "protect without an SA asks for one; the packet may be dropped", rfc: "4301 4.4.1, 5.1",
-		tests: "dataplane TestAcquireOncePerPolicyAndInterval TestAClassWithoutAnSAAsksForOne",
-		but:   "the packet is dropped, never held; with manual keys nobody answers the Acquire"},
+		tests: "dataplane TestAcquireOncePerPolicyAndInterval TestAClassWithoutAnSAAsksForOne TestTheFirstAcquireIsNotLost TestHeldPacketsLeaveInOrderWhenTheSAIsThere TestAThousandFirstPacketsLeaveOnceAndInOrder TestHoldIsBounded",
+		but:   "the packet is held, within bounds and for a time, where a key source answers the Acquire; with manual keys nobody does, and it is dropped"},
 	{id: "19", what: "a discarded outbound packet can be answered by ICMP, limited and switchable", rfc: "4301 5.1; 4443 2.4",
-		tests: "dataplane TestRFC4301_5_1_DiscardIsAnswered TestRFC4443_2_4f_AnswersAreLimited TestAnswersAreForDiscardedPacketsOnly internal/packet TestRFC4301_5_1_Unreachable TestRFC1122_3_2_2_RFC4443_2_4e_NoErrorAbout",
-		but:   "3/13 and 1/1, for what policy discards. 3/1 and 1/3, for a peer that cannot be reached, are not in this version: only IKE knows that"},
+		tests: "dataplane TestRFC4301_5_1_DiscardIsAnswered TestRFC4443_2_4f_AnswersAreLimited TestAnswersAreForDiscardedPacketsOnly TestRFC4301_5_1_RefusedPacketsEnd TestRFC4301_5_1_AHeldPacketExpires internal/packet TestRFC4301_5_1_Unreachable TestRFC1122_3_2_2_RFC4443_2_4e_NoErrorAbout",
+		but:   "3/13 and 1/1, for what policy discards and for a negotiation that was refused; 3/1 and 1/3, for a peer that cannot be reached, to those packets only that have waited for it"},
 	{id: "20", what: "what a change of policies does to existing SAs is defined, and packets are checked against the new ones at once", rfc: "4301",
 		tests: "dataplane TestCP04_FlowCacheNeverOutlivesItsPolicyOrSA TestDatabasesChangeUnderTraffic TestFragmentsFollowANewPolicyTable cmd/adit TestReloadTouchesOnlySAsThatChanged TestRootReloadSwapsOnlyWhatChanged test/site TestRootReloadFromProtectToDiscardLetsNothingOut"},
 	{id: "21", what: "several SAs with the same selectors, by DSCP; the receiver takes any DSCP on any of them", rfc: "4301 4.1",
