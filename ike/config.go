@@ -86,8 +86,8 @@ type Peer struct {
 	Role  Role
 	Start Start
 	// Lifetimes of the IKE SA: Rekey soft, Reauth (0: off), and Hard, at which
-	// it is deleted (0: Rekey and a tenth more). JitterPercent of Rekey is taken
-	// off at random.
+	// it is deleted (0: Rekey and a tenth more). At most a tenth of
+	// Rekey is taken off at random.
 	Rekey, Reauth, Hard time.Duration
 	DPD                 time.Duration // idle time before liveness is checked; 0: off
 	Mobike              bool

@@ -3,7 +3,6 @@ package ike
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/adit-ipsec/adit/ike/auth"
 	"github.com/adit-ipsec/adit/ike/wire"
@@ -130,7 +129,7 @@ func (m *Machine) startLifetimes(sa *ikeSA) {
 	if soft > 0 && p.Role.rekeys() {
 		// RFC 7296 2.8: "To reduce the probability of this happening", that both
 		// ends rekey at once, "the timing of rekeying requests SHOULD be jittered".
-		early := m.jitter(soft * time.Duration(p.jitterPercent()) / 100)
+		early := m.jitter(soft * jitterPercent / 100)
 		sa.timers.rekey = m.after(soft-early, func() { m.rekeyIKE(sa) })
 	}
 	if hard > 0 {
@@ -142,7 +141,7 @@ func (m *Machine) startLifetimes(sa *ikeSA) {
 }
 
 // jitterPercent is how much of Rekey is taken off at random, at most.
-func (p *peer) jitterPercent() int { return 10 }
+const jitterPercent = 10
 
 // hardLifetime is the end of an SA that nobody has replaced in time.
 func (m *Machine) hardLifetime(sa *ikeSA) {
