@@ -21,6 +21,7 @@ type Options struct {
 	Raw      bool   // protocol 50 in place of UDP 4500
 	OuterV6  bool   // the gateways meet over IPv6
 	Top      string // more lines for the top of both configurations
+	Listen   string // more keys of listen, as in "probe_mtu: off"
 	Profile  string // more keys of the profile, as in "df: set, dscp: off"
 	Local    string // A's side of the one policy; default: LAN A, both families
 	Remote   string // B's side
@@ -119,7 +120,11 @@ func (p *Pair) config(o Options, name string, own, peer netip.Addr, out, in Keys
 	if o.Top != "" {
 		b.WriteString(o.Top + "\n")
 	}
-	fmt.Fprintf(&b, "listen: {address: %q, outside: [%s]}\n", own, netlab.OutsideIface)
+	listen := fmt.Sprintf("address: %q, outside: [%s]", own, netlab.OutsideIface)
+	if o.Listen != "" {
+		listen += ", " + o.Listen
+	}
+	fmt.Fprintf(&b, "listen: {%s}\n", listen)
 	fmt.Fprintf(&b, "profiles:\n  default: {%s}\n", profile)
 	fmt.Fprintf(&b, "peers:\n  - name: peer\n    address: %q\n    keying: manual\n    sas:\n", peer)
 	sa := func(direction string, spi uint32, k Keys) {

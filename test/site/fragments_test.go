@@ -219,7 +219,8 @@ func TestRootCR24_BadOuterFragmentsDeliverNothing(t *testing.T) {
 	outerKinds(func(raw, six bool) {
 		t.Run(fmt.Sprintf("raw=%v outer6=%v", raw, six), func(t *testing.T) {
 			root(t)
-			p := gatewaytest.NewPair(t, gatewaytest.Options{Raw: raw, OuterV6: six})
+			// A probe is as long as the packet that is waited for.
+			p := gatewaytest.NewPair(t, gatewaytest.Options{Raw: raw, OuterV6: six, Listen: "probe_mtu: off"})
 			p.Start()
 			pings(t, p, p.B.Host4, 1)
 			marker := []byte("adit-outer-fragments-51c2")
