@@ -6,36 +6,14 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/adit-ipsec/adit/internal/ctl"
 	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
 )
 
 func newCountersCommand() *cobra.Command {
-	var from controlFlags
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "counters",
-		Short: "every counter, the reasons for drops by name",
-		Long:  "Every counter since the gateway started. docs/counters.md tells of each what it means and what to do.",
-		Args:  cobra.NoArgs,
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			client, err := from.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			counters, err := client.Counters(cmd.Context())
-			switch {
-			case err != nil:
-				return err
-			case asJSON:
-				return printMessage(cmd.OutOrStdout(), counters)
-			}
-			return printCounters(cmd.OutOrStdout(), counters)
-		}),
-	}
-	from.add(cmd)
-	jsonFlag(cmd, &asJSON)
-	return cmd
+	return newShowCommand("counters", "every counter, the reasons for drops by name",
+		"Every counter since the gateway started. docs/counters.md tells of each what it means and what to do.",
+		(*ctl.Client).Counters, printCounters)
 }
 
 func printCounters(w io.Writer, c *controlv1.CountersResponse) error {

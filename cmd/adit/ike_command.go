@@ -8,6 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/adit-ipsec/adit/internal/ctl"
 	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
 )
 
@@ -43,34 +44,13 @@ that runs the gateway, and root.`),
 }
 
 func newIKEListCommand() *cobra.Command {
-	var from controlFlags
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "list",
-		Short: "the peers that IKE speaks with, their IKE SAs and Child SAs",
-		Args:  cobra.NoArgs,
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			client, err := from.client()
-			if err != nil {
+	return newShowCommand("list", "the peers that IKE speaks with, their IKE SAs and Child SAs", "", (*ctl.Client).IKE,
+		func(w io.Writer, list *controlv1.ListIKEResponse) error {
+			if err := printIKE(w, list.GetPeers()); err != nil {
 				return err
 			}
-			defer client.Close()
-			list, err := client.IKE(cmd.Context())
-			switch {
-			case err != nil:
-				return err
-			case asJSON:
-				return printMessage(cmd.OutOrStdout(), list)
-			}
-			if err := printIKE(cmd.OutOrStdout(), list.GetPeers()); err != nil {
-				return err
-			}
-			return printIKEChildren(cmd.OutOrStdout(), list.GetPeers())
-		}),
-	}
-	from.add(cmd)
-	jsonFlag(cmd, &asJSON)
-	return cmd
+			return printIKEChildren(w, list.GetPeers())
+		})
 }
 
 // newIKEChangeCommand is a command that does one thing with one peer; wide is the

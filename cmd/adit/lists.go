@@ -1,14 +1,47 @@
 package main
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 
+	"github.com/adit-ipsec/adit/internal/ctl"
 	"github.com/adit-ipsec/adit/internal/ctl/controlv1"
 )
+
+// newShowCommand is a command that asks the gateway one thing and prints the answer.
+func newShowCommand[M proto.Message](use, short, long string, ask func(*ctl.Client, context.Context) (M, error), text func(io.Writer, M) error) *cobra.Command {
+	var from controlFlags
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   use,
+		Short: short,
+		Long:  long,
+		Args:  cobra.NoArgs,
+		RunE: action(func(cmd *cobra.Command, _ []string) error {
+			client, err := from.client()
+			if err != nil {
+				return err
+			}
+			defer client.Close()
+			answer, err := ask(client, cmd.Context())
+			switch {
+			case err != nil:
+				return err
+			case asJSON:
+				return printMessage(cmd.OutOrStdout(), answer)
+			}
+			return text(cmd.OutOrStdout(), answer)
+		}),
+	}
+	from.add(cmd)
+	jsonFlag(cmd, &asJSON)
+	return cmd
+}
 
 func newSACommand() *cobra.Command {
 	cmd := &cobra.Command{
@@ -17,31 +50,8 @@ func newSACommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  action(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
-	var from controlFlags
-	var asJSON bool
-	list := &cobra.Command{
-		Use:   "list",
-		Short: "every SA that is installed, with its figures; never its keys",
-		Args:  cobra.NoArgs,
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			client, err := from.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			sas, err := client.SAs(cmd.Context())
-			switch {
-			case err != nil:
-				return err
-			case asJSON:
-				return printMessage(cmd.OutOrStdout(), sas)
-			}
-			return printSAs(cmd.OutOrStdout(), sas.GetSas())
-		}),
-	}
-	from.add(list)
-	jsonFlag(list, &asJSON)
-	cmd.AddCommand(list)
+	cmd.AddCommand(newShowCommand("list", "every SA that is installed, with its figures; never its keys", "", (*ctl.Client).SAs,
+		func(w io.Writer, list *controlv1.ListSAsResponse) error { return printSAs(w, list.GetSas()) }))
 	return cmd
 }
 
@@ -100,31 +110,10 @@ func newPolicyCommand() *cobra.Command {
 		Args:  cobra.NoArgs,
 		RunE:  action(func(cmd *cobra.Command, _ []string) error { return cmd.Help() }),
 	}
-	var from controlFlags
-	var asJSON bool
-	list := &cobra.Command{
-		Use:   "list",
-		Short: "the policies in force, in the order in which they are tried",
-		Args:  cobra.NoArgs,
-		RunE: action(func(cmd *cobra.Command, _ []string) error {
-			client, err := from.client()
-			if err != nil {
-				return err
-			}
-			defer client.Close()
-			policies, err := client.Policies(cmd.Context())
-			switch {
-			case err != nil:
-				return err
-			case asJSON:
-				return printMessage(cmd.OutOrStdout(), policies)
-			}
-			return printPolicies(cmd.OutOrStdout(), policies.GetPolicies(), "")
-		}),
-	}
-	from.add(list)
-	jsonFlag(list, &asJSON)
-	cmd.AddCommand(list)
+	cmd.AddCommand(newShowCommand("list", "the policies in force, in the order in which they are tried", "", (*ctl.Client).Policies,
+		func(w io.Writer, list *controlv1.ListPoliciesResponse) error {
+			return printPolicies(w, list.GetPolicies(), "")
+		}))
 	return cmd
 }
 

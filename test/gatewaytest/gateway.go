@@ -72,7 +72,7 @@ type Gateway struct {
 	Control string // the control socket
 	State   string // the state directory
 	process *netlab.Process
-	log     *logBuffer
+	log     *LogBuffer
 }
 
 // New writes the configuration text, in which $STATE and $CONTROL stand for the
@@ -111,7 +111,7 @@ func (g *Gateway) Start() {
 // Launch is Start without waiting.
 func (g *Gateway) Launch() {
 	g.t.Helper()
-	g.log = &logBuffer{}
+	g.log = &LogBuffer{}
 	cmd := exec.Command(g.binary, "run", "-c", g.config, "--log-level", "debug")
 	cmd.Stdout, cmd.Stderr = g.log, g.log
 	process, err := g.node.Start(cmd)
@@ -212,19 +212,21 @@ func flatten(doc []byte) (map[string]uint64, error) {
 	return all, nil
 }
 
-// logBuffer is a buffer that a process writes and a test reads.
-type logBuffer struct {
+// LogBuffer is what a process writes and a test reads meanwhile.
+type LogBuffer struct {
 	mu  sync.Mutex
 	buf bytes.Buffer
 }
 
-func (l *logBuffer) Write(p []byte) (int, error) {
+// Write is for the process.
+func (l *LogBuffer) Write(p []byte) (int, error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.Write(p)
 }
 
-func (l *logBuffer) String() string {
+// String is all that was written.
+func (l *LogBuffer) String() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return l.buf.String()

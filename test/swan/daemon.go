@@ -5,7 +5,6 @@
 package swan
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -15,11 +14,11 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
 	"github.com/adit-ipsec/adit/internal/netlab"
+	"github.com/adit-ipsec/adit/test/gatewaytest"
 )
 
 // TUN is the daemon's device towards the protected network.
@@ -40,7 +39,7 @@ type Daemon struct {
 	node    *netlab.Node
 	dir     string
 	process *netlab.Process
-	log     *logBuffer
+	log     *gatewaytest.LogBuffer
 }
 
 // programs are copied out of where packages put them: AppArmor's profiles hold
@@ -73,7 +72,7 @@ func programs(t testing.TB, dir string) (charon, swanctl string) {
 // the daemon's section of strongswan.conf.
 func Start(t testing.TB, node *netlab.Node, extra ...string) *Daemon {
 	t.Helper()
-	d := &Daemon{t: t, node: node, dir: t.TempDir(), log: &logBuffer{}}
+	d := &Daemon{t: t, node: node, dir: t.TempDir(), log: new(gatewaytest.LogBuffer)}
 	programs(t, d.dir)
 	for _, folder := range []string{"x509", "x509ca", "x509crl", "private", "pubkey", "conf.d"} {
 		if err := os.Mkdir(filepath.Join(d.dir, folder), 0o700); err != nil {
@@ -318,22 +317,4 @@ func readSA(s *section) SA {
 		}
 	}
 	return sa
-}
-
-// logBuffer is a buffer that a process writes and a test reads.
-type logBuffer struct {
-	mu  sync.Mutex
-	buf bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.buf.String()
 }
