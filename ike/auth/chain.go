@@ -15,40 +15,40 @@ import (
 )
 
 // checkCertificate holds a certificate against the trust anchors, the date, what
-// it may be used for, the identity, and what is known of revocation.
-func (r Remote) checkCertificate(id Identity, shown *presented, now time.Time) error {
+// it may be used for, and the identity. It returns the ways up.
+func (r Remote) checkCertificate(id Identity, shown *presented, now time.Time) ([][]*x509.Certificate, error) {
 	leaf := shown.leaf
 	if _, err := familyOf(leaf.PublicKey); err != nil {
-		return named(err, leaf)
+		return nil, named(err, leaf)
 	}
 	if err := checkTime(leaf, now); err != nil {
-		return err
+		return nil, err
 	}
 	chains, err := r.chains(shown, now)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := checkUsage(leaf); err != nil {
-		return err
+		return nil, err
 	}
 	if err := checkHolds(leaf, id); err != nil {
-		return err
+		return nil, err
 	}
 	// One good way up is enough: a peer may send a cross-signed authority, too.
+	var sound [][]*x509.Certificate
 	var first error
 	for _, chain := range chains {
-		err := checkKeys(chain)
-		if err == nil {
-			err = r.Revocation.check(chain, shown.ocsp, now)
-		}
-		if err == nil {
-			return nil
-		}
-		if first == nil {
+		switch err := checkKeys(chain); {
+		case err == nil:
+			sound = append(sound, chain)
+		case first == nil:
 			first = err
 		}
 	}
-	return first
+	if len(sound) == 0 {
+		return nil, first
+	}
+	return sound, nil
 }
 
 // chains are the ways from the leaf up to a trust anchor. What a certificate is

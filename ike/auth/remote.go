@@ -43,6 +43,7 @@ type proof struct {
 	id     Identity
 	method string
 	cert   *x509.Certificate
+	chains [][]*x509.Certificate // the ways from cert up to an anchor that were open; none without cert
 }
 
 // Valid tells whether somebody is authenticated.

@@ -3,9 +3,8 @@ package auth
 import (
 	"crypto/x509"
 	"fmt"
+	"slices"
 	"time"
-
-	"golang.org/x/crypto/ocsp"
 )
 
 // Policy is what is asked of revocation.
@@ -50,6 +49,10 @@ type Revocation struct {
 	Policy Policy
 	CRLs   []*x509.RevocationList
 	OCSP   [][]byte // responses in DER
+
+	// onlyRevoked: nobody asks what else a list says, and so not who has signed one
+	// that does not name the certificate.
+	onlyRevoked bool
 }
 
 // skew is how far an issuer's clock may be ahead of this one.
@@ -63,6 +66,35 @@ const (
 	good
 	revoked
 )
+
+// standing are those of the ways up that are open. If none is, the error is that of
+// the first.
+func (r Revocation) standing(chains [][]*x509.Certificate, stapled [][]byte, now time.Time) (open [][]*x509.Certificate, first error) {
+	for _, chain := range chains {
+		switch err := r.check(chain, stapled, now); {
+		case err == nil:
+			open = append(open, chain)
+		case first == nil:
+			first = err
+		}
+	}
+	if len(open) > 0 {
+		return open, nil
+	}
+	return nil, first
+}
+
+// Revoked tells whether what is known now closes every way up by which the peer was
+// believed: an *Error with the reason Revoked, or nil. That nothing is known any more
+// ends nothing that was proved while something was.
+func (p Peer) Revoked(r Revocation, now time.Time) error {
+	if p.proof == nil || r.Policy == RevocationOff {
+		return nil
+	}
+	r.Policy, r.onlyRevoked = RevocationRelaxed, true
+	_, err := r.standing(p.proof.chains, nil, now)
+	return err
+}
 
 // check asks about a chain, leaf first, anchor last.
 func (r Revocation) check(chain []*x509.Certificate, stapled [][]byte, now time.Time) error {
@@ -91,30 +123,30 @@ func (r Revocation) ask(c, issuer *x509.Certificate, stapled [][]byte, now time.
 		}
 	}
 	for _, list := range r.CRLs {
-		note(askCRL(list, c, issuer, now))
+		note(r.askCRL(list, c, issuer, now))
 	}
 	for _, responses := range [][][]byte{r.OCSP, stapled} {
 		for _, der := range responses {
-			note(askOCSP(der, c, issuer, now))
+			note(r.askOCSP(der, c, issuer, now))
 		}
 	}
 	return best, why
 }
 
-func askCRL(list *x509.RevocationList, c, issuer *x509.Certificate, now time.Time) (answer, string) {
+func (r Revocation) askCRL(list *x509.RevocationList, c, issuer *x509.Certificate, now time.Time) (answer, string) {
 	if !same(list.RawIssuer, issuer.RawSubject) {
 		return unknown, ""
 	}
-	if criticalIn(list) {
+	listed := slices.ContainsFunc(list.RevokedCertificateEntries, func(e x509.RevocationListEntry) bool { return e.SerialNumber.Cmp(c.SerialNumber) == 0 })
+	switch {
+	case !listed && r.onlyRevoked:
+		return unknown, ""
+	case criticalIn(list):
 		return unknown, "a list with a critical extension"
-	}
-	if list.CheckSignatureFrom(issuer) != nil {
+	case list.CheckSignatureFrom(issuer) != nil:
 		return unknown, "a list that its issuer has not signed"
-	}
-	for _, e := range list.RevokedCertificateEntries {
-		if e.SerialNumber.Cmp(c.SerialNumber) == 0 {
-			return revoked, "list of " + list.ThisUpdate.UTC().Format(time.RFC3339)
-		}
+	case listed:
+		return revoked, "list of " + list.ThisUpdate.UTC().Format(time.RFC3339)
 	}
 	return current("list", list.ThisUpdate, list.NextUpdate, now)
 }
@@ -134,38 +166,6 @@ func criticalIn(list *x509.RevocationList) bool {
 			if e.Critical {
 				return true
 			}
-		}
-	}
-	return false
-}
-
-func askOCSP(der []byte, c, issuer *x509.Certificate, now time.Time) (answer, string) {
-	r, err := ocsp.ParseResponseForCert(der, c, issuer)
-	if err != nil || !mayAnswer(r.Certificate, issuer, now) {
-		return unknown, "a response that its issuer has not signed"
-	}
-	switch r.Status {
-	case ocsp.Revoked:
-		return revoked, "OCSP response of " + r.ThisUpdate.UTC().Format(time.RFC3339)
-	case ocsp.Good:
-		return current("OCSP response", r.ThisUpdate, r.NextUpdate, now)
-	}
-	return unknown, "an OCSP response that says unknown"
-}
-
-// mayAnswer holds RFC 6960 4.2.2.2, which x/crypto/ocsp does not: a delegated
-// responder's certificate "MUST" have id-kp-OCSPSigning. Without this every
-// certificate of an authority could vouch for every other.
-func mayAnswer(responder, issuer *x509.Certificate, now time.Time) bool {
-	if responder == nil || same(responder.Raw, issuer.Raw) {
-		return true
-	}
-	if checkTime(responder, now) != nil {
-		return false
-	}
-	for _, u := range responder.ExtKeyUsage {
-		if u == x509.ExtKeyUsageOCSPSigning {
-			return same(responder.RawIssuer, issuer.RawSubject)
 		}
 	}
 	return false

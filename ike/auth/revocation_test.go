@@ -1,7 +1,9 @@
 package auth_test
 
 import (
+	"crypto"
 	"crypto/rand"
+	"crypto/sha512"
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -12,6 +14,7 @@ import (
 	"github.com/adit-ipsec/adit/ike/auth"
 	"github.com/adit-ipsec/adit/ike/wire"
 	"github.com/adit-ipsec/adit/internal/pki"
+	"golang.org/x/crypto/ocsp"
 )
 
 // asked is the world seen by somebody who asks about revocation: a good word of the
@@ -153,7 +156,57 @@ func TestRevocationByOCSP(t *testing.T) {
 	wantUnknown(t, "by the peer itself", says(w.leaves[pki.P384], leaf, pki.Good, now))
 	wantUnknown(t, "by a delegate that has expired", says(former, leaf, pki.Good, now))
 	wantUnknown(t, "by the delegate of somebody else", says(strangers, leaf, pki.Good, now))
+	wantUnknown(t, "about the same number of another issuer", func(a asked) {
+		der := must[[]byte](t)(delegate.OCSP(leaf, w.root.Cert, pki.Good, now, now.Add(time.Hour)))
+		a.remote.Revocation.OCSP = append(a.remote.Revocation.OCSP, der)
+	})
+	wantUnknown(t, "with a critical extension", func(a asked) {
+		a.remote.Revocation.OCSP = append(a.remote.Revocation.OCSP, withCritical(t, w.mid, leaf, now))
+	})
+	wantUnknown(t, "by a delegate that is revoked", func(a asked) {
+		says(delegate, leaf, pki.Good, now)(a)
+		a.crl(t, w.mid, now.Add(-2*time.Hour), time.Hour, delegate.Cert)
+	})
+	wantUnknown(t, "by a delegate with a weak key", func(a asked) {
+		weak := entity(w.mid.Issue(pki.Options{Name: "ocsp", Signer: p224(t), Extended: []x509.ExtKeyUsage{x509.ExtKeyUsageOCSPSigning}}))
+		says(weak, leaf, pki.Good, now)(a)
+	})
 	wantUnknown(t, "rubbish", func(a asked) { a.certs = append(a.certs, cert(wire.CertOCSPContent, []byte("rubbish"))) })
+}
+
+// withCritical is a response that says good, with a critical extension of the whole
+// (RFC 6960 4.4): x/crypto/ocsp makes none, so it is put behind the statuses, and all of
+// it is signed anew.
+func withCritical(t *testing.T, by *pki.Entity, about *x509.Certificate, from time.Time) []byte {
+	t.Helper()
+	der := must[[]byte](t)(by.OCSP(about, by.Cert, pki.Good, from, from.Add(time.Hour)))
+	said := must[*ocsp.Response](t)(ocsp.ParseResponse(der, nil))
+	var data asn1.RawValue
+	if _, err := asn1.Unmarshal(said.TBSResponseData, &data); err != nil {
+		t.Fatal(err)
+	}
+	list := must[[]byte](t)(asn1.Marshal([]pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Critical: true, Value: []byte{5, 0}}}))
+	more := must[[]byte](t)(asn1.Marshal(asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 1, IsCompound: true, Bytes: list}))
+	tbs := must[[]byte](t)(asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: append(data.Bytes, more...)}))
+	sum := sha512.Sum384(tbs) // the key between is on P-384
+	signature := must[[]byte](t)(by.Key.Sign(rand.Reader, sum[:], crypto.SHA384))
+	basic := must[[]byte](t)(asn1.Marshal(struct {
+		TBS       asn1.RawValue
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}{asn1.RawValue{FullBytes: tbs}, pkix.AlgorithmIdentifier{Algorithm: asn1.ObjectIdentifier{1, 2, 840, 10045, 4, 3, 3}}, asn1.BitString{Bytes: signature, BitLength: 8 * len(signature)}}))
+	type bytesOf struct {
+		Type     asn1.ObjectIdentifier
+		Response []byte
+	}
+	whole := must[[]byte](t)(asn1.Marshal(struct {
+		Status   asn1.Enumerated
+		Response bytesOf `asn1:"explicit,tag:0"`
+	}{0, bytesOf{asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1}, basic}}))
+	if r, err := ocsp.ParseResponseForCert(whole, about, by.Cert); err != nil || r.Status != ocsp.Good {
+		t.Fatalf("the response is not what x/crypto/ocsp takes: %v", err)
+	}
+	return whole
 }
 
 // TestRevokedOneWayUp: the way over a revoked authority is closed, another one of

@@ -53,13 +53,18 @@ func (r Remote) verifyCertified(id Identity, shown *presented, a *wire.Auth, oct
 	if len(r.Trust) == 0 {
 		return Peer{}, &Error{Reason: UnknownCA, Text: "the peer shows a certificate, and no trust anchor is configured for it", Theirs: certName(shown.leaf), Ours: r.ways(), Fix: "configure the authority's certificate"}
 	}
-	if err := r.checkCertificate(id, shown, now); err != nil {
+	chains, err := r.checkCertificate(id, shown, now)
+	if err != nil {
 		return Peer{}, err
 	}
 	if err := r.verifyWith(shown.leaf.PublicKey, a, octets); err != nil {
 		return Peer{}, err
 	}
-	return Peer{&proof{id: id, method: keyName(shown.leaf.PublicKey), cert: shown.leaf}}, nil
+	// Lists come last: they are long, and whoever has seen a certificate can show it.
+	if chains, err = r.Revocation.standing(chains, shown.ocsp, now); err != nil {
+		return Peer{}, err
+	}
+	return Peer{&proof{id: id, method: keyName(shown.leaf.PublicKey), cert: shown.leaf, chains: chains}}, nil
 }
 
 // verifyUnshown: the peer sends no CERT, since it takes it that its key is known
