@@ -100,6 +100,7 @@ func (m *Machine) configure(peers []Peer) error {
 		m.names = append(m.names, name)
 		if old := m.peers[name]; old != nil {
 			old.Peer = fresh[name]
+			m.endRevoked(old)
 		} else {
 			p := &peer{Peer: fresh[name], wanted: map[string]bool{}}
 			m.peers[name] = p
