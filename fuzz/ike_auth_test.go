@@ -69,9 +69,10 @@ func FuzzIKEAuthPayload(f *testing.F) {
 		o.ID = payload.Body()
 		id, err := auth.FromWire(payload)
 		ikeAuthError(t, err)
-		for _, r := range remotes {
+		a := &wire.Auth{Method: wire.AuthMethod(method), Data: proof}
+		for _, r := range append(remotes[:len(remotes):len(remotes)], auth.Nobody(a, []*x509.Certificate{leaf.Root})) {
 			for _, some := range [][]*wire.Cert{nil, certs[:1], certs} {
-				peer, err := r.Verify(id, some, &wire.Auth{Method: wire.AuthMethod(method), Data: proof}, o, now)
+				peer, err := r.Verify(id, some, a, o, now)
 				if peer.Valid() || err == nil {
 					t.Fatalf("%v is authenticated", peer)
 				}

@@ -2,7 +2,6 @@ package ike
 
 import (
 	"errors"
-	"slices"
 
 	"github.com/adit-ipsec/adit/ike/auth"
 	"github.com/adit-ipsec/adit/ike/keys"
@@ -237,18 +236,10 @@ func authFailure(err error) failure {
 	return failure{Reason: "auth_failed", Text: err.Error()}
 }
 
-// maxAuthorities bounds a CERTREQ.
-const maxAuthorities = 16
-
 // certRequests ask for what peers are believed by.
 func certRequests(peers []*peer) []wire.Payload {
-	var all auth.Remote
+	all := auth.Remote{Trust: anchors(peers)}
 	for _, p := range peers {
-		for _, c := range p.Remotely.Trust {
-			if !slices.Contains(all.Trust, c) && len(all.Trust) < maxAuthorities {
-				all.Trust = append(all.Trust, c)
-			}
-		}
 		all.Keys = append(all.Keys, p.Remotely.Keys...)
 	}
 	return all.Requests()

@@ -60,18 +60,20 @@ func (m *Machine) authenticate(sa *ikeSA, r *authRequested) (*peer, auth.Peer, *
 	}
 	r.id = id
 	candidates, first := f.authCandidates(r)
+	worked := false
 	for _, p := range candidates {
 		proved, ppk, err := m.verifyAs(sa, r, p)
 		if err == nil {
 			sa.peer = p
 			return p, proved, ppk, nil
 		}
+		worked = worked || !early(err)
 		if first == nil {
 			first, f.suspect = err, p
 		}
 	}
-	if len(candidates) == 0 {
-		m.verifyNobody(sa, r)
+	if !worked {
+		_ = m.verifyNobody(sa, r)
 	}
 	return nil, auth.Peer{}, nil, first
 }
@@ -151,7 +153,7 @@ func (m *Machine) verifyAs(sa *ikeSA, r *authRequested, p *peer) (auth.Peer, *ke
 		return proved, sk, nil
 	}
 	if p.PPK.Required {
-		return auth.Peer{}, nil, &auth.Error{Reason: "ppk_required", Text: "the peer does not use the PPK, and it is required", Theirs: r.id.String(), Fix: "configure the same PPK, with the same ID, at the peer"}
+		return auth.Peer{}, nil, &auth.Error{Early: true, Reason: "ppk_required", Text: "the peer does not use the PPK, and it is required", Theirs: r.id.String(), Fix: "configure the same PPK, with the same ID, at the peer"}
 	}
 	proof := r.proof
 	if n := wire.FindNotify(r.payloads, wire.NotifyNoPPKAuth); sa.first.usePPK && named != nil && n != nil {
@@ -159,13 +161,6 @@ func (m *Machine) verifyAs(sa *ikeSA, r *authRequested, p *peer) (auth.Peer, *ke
 	}
 	proved, err := p.Remotely.Verify(r.id, certs, proof, m.peerOctets(sa, r, sa.keys), now)
 	return proved, nil, err
-}
-
-// verifyNobody does the work of verifying for a name that nobody has, so that the
-// time of the answer does not say so.
-func (m *Machine) verifyNobody(sa *ikeSA, r *authRequested) {
-	nobody := auth.Remote{PSK: m.random(32)}
-	_, _ = nobody.Verify(r.id, nil, r.proof, m.peerOctets(sa, r, sa.keys), m.wall(m.now))
 }
 
 // authAnswer proves us to a peer that is authenticated, and answers its first

@@ -30,6 +30,7 @@ var ikeCounters = []explanation{
 	{"IKETooManyHalfOpenPrefix", "first messages dropped: too many half-open IKE SAs come from one place", "a flood, or very many peers behind one NAT that start at once"},
 	{"IKETooManySas", "first messages dropped: there are as many IKE SAs as there may be", "report it, with the number of peers"},
 	{"IKEHalfOpenExpired", "peers that began and never proved who they are", "a few: packets are lost. Many: a scan, or a peer whose IKE_AUTH does not arrive: is its path too narrow for long messages?"},
+	{"IKEVerifiedAsNobody", "attempts under a name that no peer has, or by another kind of proof than the peer of that name gives", "a `remote_id` or `auth` that differs, which the log names; or somebody who wants to know who is here"},
 	{"IKEMalformed", "messages that are no IKE, or broken", "noise; much of it: somebody scans"},
 	{"IKENoIkeSa", "messages for an IKE SA that is not here", "after a restart a few are normal: the peer comes back by itself"},
 	{"IKELowerVersion", "messages of IKEv1", "the peer is set to IKEv1: set it to IKEv2"},

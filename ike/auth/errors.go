@@ -53,6 +53,10 @@ type Error struct {
 	Text   string // a sentence
 	// What the ends differ in, and what would most nearly fix it; may be "".
 	Theirs, Ours, Fix string
+	// Early: the proof is of a kind that is not configured, and nothing was computed.
+	// Who must not find out by the time of the answer who is configured goes on with
+	// [Nobody].
+	Early bool
 }
 
 // Error is one line: reason, text, both sides, the fix.

@@ -118,7 +118,7 @@ func (r Remote) verifyShared(id Identity, a *wire.Auth, o Octets, octets []byte)
 
 // notByThis: the peer proves itself by something that is not configured here.
 func (r Remote) notByThis(theirs wire.AuthMethod) error {
-	return &Error{Reason: UnsupportedMethod, Text: "the peer proves itself by a method that it is not configured for", Theirs: theirs.String(), Ours: r.ways(), Fix: "use the same kind of credential on both ends"}
+	return &Error{Early: true, Reason: UnsupportedMethod, Text: "the peer proves itself by a method that it is not configured for", Theirs: theirs.String(), Ours: r.ways(), Fix: "use the same kind of credential on both ends"}
 }
 
 // ways names what is configured.

@@ -8,6 +8,7 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"math/big"
 	"time"
 
@@ -51,7 +52,7 @@ func (r Remote) verifyKey(id Identity, key crypto.PublicKey, a *wire.Auth, octet
 
 func (r Remote) verifyCertified(id Identity, shown *presented, a *wire.Auth, octets []byte, now time.Time) (Peer, error) {
 	if len(r.Trust) == 0 {
-		return Peer{}, &Error{Reason: UnknownCA, Text: "the peer shows a certificate, and no trust anchor is configured for it", Theirs: certName(shown.leaf), Ours: r.ways(), Fix: "configure the authority's certificate"}
+		return Peer{}, &Error{Early: true, Reason: UnknownCA, Text: "the peer shows a certificate, and no trust anchor is configured for it", Theirs: certName(shown.leaf), Ours: r.ways(), Fix: "configure the authority's certificate"}
 	}
 	chains, err := r.checkCertificate(id, shown, now)
 	if err != nil {
@@ -72,15 +73,23 @@ func (r Remote) verifyCertified(id Identity, shown *presented, a *wire.Auth, oct
 // certificates are available to the sender". Raw keys are tried in turn, and
 // certificates of the peer itself that stand among the trust anchors.
 func (r Remote) verifyUnshown(id Identity, a *wire.Auth, octets []byte, now time.Time) (Peer, error) {
-	var first error
+	var first *Error
+	early := true
+	note := func(err error) {
+		var e *Error
+		if errors.As(err, &e) {
+			early = early && e.Reason == UnsupportedMethod
+			if first == nil {
+				first = e
+			}
+		}
+	}
 	for _, key := range r.Keys {
 		peer, err := r.verifyKey(id, key, a, octets)
 		if err == nil {
 			return peer, nil
 		}
-		if first == nil {
-			first = err
-		}
+		note(err)
 	}
 	for _, anchor := range r.Trust {
 		if anchor.IsCA || checkHolds(anchor, id) != nil {
@@ -90,14 +99,14 @@ func (r Remote) verifyUnshown(id Identity, a *wire.Auth, octets []byte, now time
 		if err == nil {
 			return peer, nil
 		}
-		if first == nil {
-			first = err
-		}
+		note(err)
 	}
 	if first != nil {
-		return Peer{}, first
+		with := *first
+		with.Early = early
+		return Peer{}, &with
 	}
-	return Peer{}, &Error{Reason: NoCertificate, Text: "the peer signs and sends no certificate", Theirs: a.Method.String(), Ours: r.ways(), Fix: "have the peer send its certificate (with strongSwan: send_cert = always)"}
+	return Peer{}, &Error{Early: true, Reason: NoCertificate, Text: "the peer signs and sends no certificate", Theirs: a.Method.String(), Ours: r.ways(), Fix: "have the peer send its certificate (with strongSwan: send_cert = always)"}
 }
 
 // verifyWith verifies the AUTH payload by a key.
