@@ -170,7 +170,7 @@ func (c *ikeCredentials) of(name string) (local auth.Local, remote auth.Remote, 
 	if err != nil {
 		return local, remote, err
 	}
-	local.Chain, local.Anchor, local.Signer = leaf.Chain(), leaf.Root, leaf.Key
+	local.Chain, local.Signer = leaf.Chain(), leaf.Key
 	remote.Trust = append(remote.Trust, leaf.Root)
 	return local, remote, nil
 }

@@ -161,20 +161,6 @@ func (d *decoder) signatures(o *object, key value, k *IKE) {
 		raw.fail("the peer's public key together with `remote_id: any`: the key alone holds no name", "write the peer's name as `remote_id`")
 	}
 	d.revocation(o, k, isTrust)
-	k.Local.Anchor = anchorOf(k.Local.Chain, k.Remote.Trust)
-}
-
-// anchorOf is the authority that signed the last certificate of a chain.
-func anchorOf(chain, trust []*x509.Certificate) *x509.Certificate {
-	if len(chain) == 0 {
-		return nil
-	}
-	for _, t := range trust {
-		if chain[len(chain)-1].CheckSignatureFrom(t) == nil {
-			return t
-		}
-	}
-	return nil
 }
 
 // revocation reads how revoked certificates are asked about. Nothing is fetched:

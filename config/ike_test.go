@@ -114,7 +114,7 @@ func describeIKE(p func(string, ...any), k *IKE) {
 	if k == nil {
 		return
 	}
-	p("ike local %s remote %s legacy %t anchor %t revocation %s crls %d ocsp %d", k.Local, k.Remote, k.Local.Legacy, k.Local.Anchor != nil,
+	p("ike local %s remote %s legacy %t revocation %s crls %d ocsp %d", k.Local, k.Remote, k.Local.Legacy,
 		k.Remote.Revocation.Policy, len(k.Remote.Revocation.CRLs), len(k.Remote.Revocation.OCSP))
 	p("ike port %d natt_port %d start %s start_natt %t rekey %s reauth %s dpd %s mobike %t fragmentation %t size %d childless %t force_udp %t no_udp %t responder %s ppk %q %s required %t",
 		k.Port, k.NATTPort, k.Start, k.StartNATT, k.Rekey, k.Reauth, k.DPD, k.MOBIKE, k.Fragmentation, k.FragmentSize, k.Childless,

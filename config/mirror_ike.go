@@ -124,12 +124,9 @@ func believes(r auth.Remote, l auth.Local) bool {
 		public, ok := l.Signer.Public().(interface{ Equal(crypto.PublicKey) bool })
 		return ok && slices.ContainsFunc(r.Keys, func(k crypto.PublicKey) bool { return public.Equal(k) })
 	}
-	if anchorOf(l.Chain, r.Trust) != nil {
-		return true
-	}
 	for _, t := range r.Trust {
-		for _, c := range l.Chain {
-			if t.Equal(c) {
+		for i, c := range l.Chain {
+			if t.Equal(c) || i == len(l.Chain)-1 && c.CheckSignatureFrom(t) == nil {
 				return true
 			}
 		}

@@ -76,7 +76,7 @@ func certify(t testing.TB, pa, pb *Peer, root *pki.Entity, kind pki.Kind) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		p.Auth = auth.Local{ID: identity(t, name), Chain: e.Chain(), Anchor: root.Root, Signer: e.Key}
+		p.Auth = auth.Local{ID: identity(t, name), Chain: e.Chain(), Signer: e.Key}
 		p.Remotely.PSK, p.Remotely.Trust = nil, []*x509.Certificate{root.Root}
 	}
 }

@@ -20,7 +20,6 @@ import (
 func (p *Peer) Equal(q *Peer) bool {
 	return sameSigner(p.Auth.Signer, q.Auth.Signer) &&
 		slices.EqualFunc(p.Auth.Chain, q.Auth.Chain, sameCertificate) &&
-		sameCertificate(p.Auth.Anchor, q.Auth.Anchor) &&
 		slices.EqualFunc(p.Remotely.Trust, q.Remotely.Trust, sameCertificate) &&
 		slices.EqualFunc(p.Remotely.Keys, q.Remotely.Keys, samePublic) &&
 		reflect.DeepEqual(p.plain(), q.plain())
@@ -29,7 +28,7 @@ func (p *Peer) Equal(q *Peer) bool {
 // plain is p without what has an equality of its own.
 func (p *Peer) plain() Peer {
 	c := *p
-	c.Auth.Signer, c.Auth.Chain, c.Auth.Anchor = nil, nil, nil
+	c.Auth.Signer, c.Auth.Chain = nil, nil
 	c.Remotely.Trust, c.Remotely.Keys, c.Remotely.Revocation = nil, nil, auth.Revocation{}
 	return c
 }

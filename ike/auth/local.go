@@ -16,10 +16,8 @@ type Local struct {
 	ID  Identity // zero: the subject of the certificate
 	PSK sad.Key
 	// Chain is this end's certificate and those above it, the leaf first, as they
-	// are sent; the trust anchor is not needed in it. Anchor is the one above them,
-	// where it is known: it answers CERTREQ payloads.
+	// are sent; the trust anchor is not needed in it.
 	Chain  []*x509.Certificate
-	Anchor *x509.Certificate
 	Signer crypto.Signer
 	RawKey bool // sends the public key itself (RFC 7670), not Chain
 	// PKCS1 signs with RSASSA-PKCS1-v1_5 where the default is RSASSA-PSS.

@@ -121,7 +121,7 @@ func certified(t testing.TB, e *pki.Entity) *exchange {
 	t.Helper()
 	id := identity(t, peerName)
 	return &exchange{
-		local:  auth.Local{ID: id, Chain: e.Chain(), Anchor: e.Root, Signer: e.Key},
+		local:  auth.Local{ID: id, Chain: e.Chain(), Signer: e.Key},
 		remote: auth.Remote{ID: id, Trust: []*x509.Certificate{e.Root}},
 		id:     id, octets: octetsOf(id), hashes: auth.Hashes(), now: time.Now(),
 	}

@@ -291,7 +291,7 @@ func identify(p *ike.Peer, here, there string, certs bool) {
 		return
 	}
 	e := certificates().hosts[here]
-	p.Auth.Chain, p.Auth.Anchor, p.Auth.Signer = e.Chain(), e.Root, e.Key
+	p.Auth.Chain, p.Auth.Signer = e.Chain(), e.Key
 	p.Remotely.Trust = []*x509.Certificate{e.Root}
 }
 
@@ -317,7 +317,7 @@ func impostor(h hostSetup) hostSetup {
 		p := &h.peers[i]
 		if len(p.Auth.Chain) > 0 {
 			e := certificates().rogue[h.name]
-			p.Auth.Chain, p.Auth.Anchor, p.Auth.Signer = e.Chain(), e.Root, e.Key
+			p.Auth.Chain, p.Auth.Signer = e.Chain(), e.Key
 			continue
 		}
 		p.Auth.PSK, p.Remotely.PSK = sad.Key(wrongSecret), sad.Key(wrongSecret)
