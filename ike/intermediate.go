@@ -14,6 +14,9 @@ import (
 // RFC 9242 3.3: all of their messages are authenticated in IKE_AUTH, by the chain
 // of IntAuth, each link by the keys that protected its message.
 
+// flagsAt is where the flags stand in a message (RFC 7296 3.1).
+const flagsAt = 19
+
 // intAuth are the two chains.
 type intAuth struct{ initiator, responder []byte }
 
@@ -24,7 +27,10 @@ func (f *handshake) sentIntermediate(sa *ikeSA, h wire.Header, first wire.Payloa
 
 // gotIntermediate adds the peer's.
 func (f *handshake) gotIntermediate(sa *ikeSA, msg *wire.Message, got *opened) {
-	f.link(sa.keys, !sa.initiator, msg.Header, got.first, got.inner)
+	h := msg.Header
+	// Reserved flags are not looked at, but what was sent is what is authenticated.
+	h.Flags = wire.Flags(msg.Raw[flagsAt])
+	f.link(sa.keys, !sa.initiator, h, got.first, got.inner)
 }
 
 func (f *handshake) link(sk *keys.SK, initiator bool, h wire.Header, first wire.PayloadType, inner []byte) {
