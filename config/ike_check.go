@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/x509"
 	"fmt"
 	"slices"
 
@@ -67,6 +68,35 @@ func (d *decoder) checkAnywhere(key string, p *Peer, profile Profile) {
 	}
 	if profile.Mode == sad.TransportMode {
 		d.fail(key+".address", fmt.Sprintf("found any, and profile %q has `mode: transport`, whose policies name the peer's address", profile.Name), "write the peer's outside address, or use a profile with `mode: tunnel`")
+	}
+	d.warnAnybody(key, p)
+}
+
+// warnAnybody: what is behind a peer the peer says itself, within the policy (RFC 7296
+// 2.9), and of several SAs of one policy the newest carries its packets. Where any
+// number of clients may come as one peer, each of them can have what is sent to the
+// others, and the one that comes last does. One client that is somewhere is right, and
+// so is a policy to one address.
+func (d *decoder) warnAnybody(key string, p *Peer) {
+	if !p.IKE.Remote.ID.IsZero() || !d.written(key+".ike.remote_id") {
+		return
+	}
+	who := "whoever is under an authority of `trust`"
+	switch {
+	case len(p.IKE.Remote.PSK) > 0:
+		who = "whoever has the pre-shared key"
+	case !slices.ContainsFunc(p.IKE.Remote.Trust, func(c *x509.Certificate) bool { return c.IsCA }):
+		return // it is the peer's very certificate
+	}
+	for i := range d.Policies {
+		policy := &d.Policies[i]
+		remote := policy.Selector.Remote
+		if policy.Action != spd.Protect || policy.Peer != p.Name || len(remote) == 1 && remote[0].From == remote[0].To {
+			continue
+		}
+		d.warn(key+".ike.remote_id", fmt.Sprintf("any, with `address: any`: %s can say that all of policy %q's remote addresses are behind it, and of several such clients "+
+			"the last one gets what is sent there; if there may be several, give each a peer with its own remote_id and policies", who, policy.Name))
+		return
 	}
 }
 
