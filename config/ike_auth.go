@@ -179,7 +179,7 @@ func (d *decoder) revocation(o *object, k *IKE, certificates bool) {
 		name, example string
 		add           func(v value, data []byte) bool
 	}{
-		{"crls", "/etc/adit/ca.crl", func(_ value, data []byte) bool { return addCRLs(k, data) }},
+		{"crls", "/etc/adit/ca.crl", func(_ value, data []byte) bool { return d.addCRLs(k, data) }},
 		{"ocsp", "/etc/adit/b.ocsp", func(_ value, data []byte) bool { return addOCSP(k, data) }},
 	} {
 		v, ok := d.get(o, list.name)
@@ -200,11 +200,28 @@ func (d *decoder) revocation(o *object, k *IKE, certificates bool) {
 	}
 }
 
-// addCRLs reads revocation lists in PEM or one in DER.
-func addCRLs(k *IKE, data []byte) bool {
+// addCRLs reads revocation lists in PEM or one in DER. Lists are long, and usually all
+// peers name the same: each file is kept once. One of which a block is broken has none:
+// what it would have revoked must not pass unseen.
+func (d *decoder) addCRLs(k *IKE, data []byte) bool {
+	sum := sha256.Sum256(data)
+	lists, ok := d.crls[sum]
+	if !ok {
+		if lists = readCRLs(data); len(lists) == 0 {
+			return false
+		}
+		d.crls[sum] = lists
+	}
+	k.Remote.Revocation.CRLs = append(k.Remote.Revocation.CRLs, lists...)
+	return true
+}
+
+func readCRLs(data []byte) (lists []*x509.RevocationList) {
 	ders := [][]byte{data}
-	if blocks, _ := pemBlocks(data); len(blocks) > 0 {
-		ders = nil
+	if blocks, whole := pemBlocks(data); len(blocks) > 0 {
+		if ders = nil; !whole {
+			return nil
+		}
 		for _, b := range blocks {
 			if b.Type == "X509 CRL" {
 				ders = append(ders, b.Bytes)
@@ -214,11 +231,11 @@ func addCRLs(k *IKE, data []byte) bool {
 	for _, der := range ders {
 		list, err := x509.ParseRevocationList(der)
 		if err != nil {
-			return false
+			return nil
 		}
-		k.Remote.Revocation.CRLs = append(k.Remote.Revocation.CRLs, list)
+		lists = append(lists, list)
 	}
-	return len(ders) > 0
+	return lists
 }
 
 // ocspResponse is how an OCSPResponse begins (RFC 6960 4.2.1): a SEQUENCE whose

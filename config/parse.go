@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -62,7 +63,7 @@ func Parse(name string, data []byte, opts ...Option) (*Config, error) {
 	d := &decoder{
 		s: s, options: o,
 		Config: Config{Path: name, Profiles: map[string]Profile{}, positions: map[string]Position{}},
-		keys:   map[[32]byte]string{}, anywhere: map[string]bool{},
+		keys:   map[[32]byte]string{}, anywhere: map[string]bool{}, crls: map[[32]byte][]*x509.RevocationList{},
 	}
 	d.root(value{s: s, node: root, at: s.at(start(root))})
 	if err := s.result(true); err != nil {
@@ -83,7 +84,8 @@ type decoder struct {
 	keys map[[32]byte]string // digest of a key, salts apart, to where it stands
 
 	inlineKeys bool
-	anywhere   map[string]bool // peers with `address: any`, by key path
+	anywhere   map[string]bool                     // peers with `address: any`, by key path
+	crls       map[[32]byte][]*x509.RevocationList // those of each file, by its digest
 }
 
 // mark notes where a key stands, for later checks and for Mirror.

@@ -50,12 +50,14 @@ func (d *decoder) publicFile(v value, example string) ([]byte, bool) {
 }
 
 // pemBlocks is the PEM blocks of a file; whole: nothing else stands between them but
-// text without dashes, as tools write it.
+// text without dashes, as tools write it, and none of them is broken, which package pem
+// passes over.
 func pemBlocks(data []byte) (blocks []*pem.Block, whole bool) {
+	begun := bytes.Count(data, []byte("-----BEGIN "))
 	for {
 		block, rest := pem.Decode(data)
 		if block == nil {
-			return blocks, !bytes.Contains(data, []byte("-----"))
+			return blocks, begun == len(blocks) && !bytes.Contains(data, []byte("-----"))
 		}
 		blocks = append(blocks, block)
 		data = rest
