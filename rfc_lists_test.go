@@ -90,4 +90,18 @@ var rfcCatalogue = []rfcRow{
 	{id: "C-I01", what: "ICMP from outside: limited, never below 576 or 1280, never the end of an SA", rfc: "4301 6.1.1, 8.2", tests: "dataplane TestRFC4301_8_2_ICMPErrorsAreChecked TestRFC1191_3_ICMPOnlyLowers sad TestRFC8201_4_NothingBelow1280OverIPv6 internal/rawip TestRootICMPFloodTakesLittleMemory test/mtu TestRootForgedICMPChangesNothing"},
 	{id: "C-I02", what: "an ICMP error from outside the selectors passes only by what it quotes", rfc: "4301 6.2",
 		tests: "dataplane TestRFC4301_6_2_OutboundErrorTakesTheSAOfTheReturnTraffic TestRFC4301_6_2_OutboundErrorAboutOtherTrafficIsDiscarded TestRFC4301_6_2_InboundErrorIsTakenByItsQuote TestRFC4301_6_2_InboundErrorAboutOtherTrafficIsDropped test/site TestRootRFC4301_6_2_ErrorsOfARouterOutsideThePolicyCrossTheTunnel"},
+
+	{id: "C-K01", what: "exchanges that cross: rekeys, deletes and new SAs, of the IKE SA and of Child SAs, in every order in which their messages can come, without a fault and with one", rfc: "7296 2.8, 2.25",
+		tests: "ike TestCollisions TestCollisionsWithAFault TestRFC7296_2_8_1_TheLowestNonceLoses TestRFC7296_2_25_1_BothDelete TestTerminateMeetsOurRekey test/ikesim TestSeeds",
+		but:   "by all orders of a depth, and not by the names that strongSwan's cases have"},
+	{id: "C-K02", what: "what libreswan's impair makes a peer do", rfc: "7296", but: "its hooks for IKEv1 have nothing to be held against"},
+	{id: "C-K03", what: "what strongSwan's conftest makes a peer do", rfc: "7296", tests: "ike TestVerboseTouchesNothing",
+		but: "its hook for the sequence numbers of ESP is C-R07 and C-R08"},
+	{id: "C-K04", what: "every byte of every length, size and count set to each other value, in clear and inside SK", rfc: "7296 3", tests: "fuzz FuzzIKEMessage FuzzIKEPayloads FuzzIKESequence"},
+	{id: "C-K05", what: "cookies: when they are asked for, which are taken, and together with another key exchange", rfc: "7296 2.6, 2.6.1", tests: "ike TestAmplification TestFloodIsBounded test/ikeload TestRootFloodOfStrangers"},
+	{id: "C-K06", what: "a duplicate of every message gets the same answer, and makes nothing", rfc: "7296 2.1"},
+	{id: "C-K07", what: "fragments that lie: numbers, totals, overlaps, too many, clear payloads in front", rfc: "7383 2.5, 2.6", tests: "fuzz FuzzIKEReassembly"},
+	{id: "C-K08", what: "each installation of an SA fails in its turn, on each end", rfc: "7296 1.3", tests: "ike TestInstallFailureLeavesNothing TestAcquireIsRefusedWhereItsPairCannotBeInstalled"},
+	{id: "C-K09", what: "an end restarts at each step of everything", rfc: "7296 2.4", tests: "test/ikesim TestRestartAtEveryStep test/ikeload TestRootKilledGatewayComesBack"},
+	{id: "C-K10", what: "nothing is left behind the end: SAs, routes, rules, the TUN", rfc: "7296 1.4.1", tests: "cmd/adit TestRootKilledGatewayLeavesNothingInClear"},
 }
