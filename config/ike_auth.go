@@ -1,7 +1,6 @@
 package config
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
@@ -238,12 +237,8 @@ func readCRLs(data []byte) (lists []*x509.RevocationList) {
 	return lists
 }
 
-// ocspResponse is how an OCSPResponse begins (RFC 6960 4.2.1): a SEQUENCE whose
-// first member is the status "successful".
-var ocspResponse = []byte{0x0a, 0x01, 0x00}
-
 func addOCSP(k *IKE, data []byte) bool {
-	if len(data) < 8 || data[0] != 0x30 || !bytes.Contains(data[:8], ocspResponse) {
+	if !auth.IsOCSP(data) {
 		return false
 	}
 	k.Remote.Revocation.OCSP = append(k.Remote.Revocation.OCSP, data)

@@ -69,6 +69,32 @@ func TestIKEBrokenListsAreRefused(t *testing.T) {
 	}
 }
 
+// TestIKEBrokenResponsesAreRefused: so it is with responses.
+func TestIKEBrokenResponsesAreRefused(t *testing.T) {
+	good, _, err := testSecrets("/pki/b.ocsp")
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(smallestIKE, "{psk_file: /pki/psk}", strings.Replace(crlAuth, "crls:", "ocsp:", 1), 1)
+	for name, c := range map[string]struct {
+		data []byte
+		ok   bool
+	}{
+		"whole":          {good, true},
+		"cut":            {good[:len(good)-1], false},
+		"the beginning":  {good[:12], false},
+		"more behind":    {append(bytes.Clone(good), 0), false},
+		"an error":       {[]byte{0x30, 3, 0x0a, 1, 6}, false},
+		"a good status":  {[]byte{0x30, 3, 0x0a, 1, 0}, false},
+		"other content":  {bytes.Replace(good, []byte{0x0a, 1, 0, 0xa0}, []byte{0x0a, 1, 0, 0xa1}, 1), false},
+		"another status": {bytes.Replace(good, []byte{0x0a, 1, 0, 0xa0}, []byte{0x0a, 1, 3, 0xa0}, 1), false},
+	} {
+		if _, err := Parse("a.yaml", []byte(text), withFile("/pki/lists", c.data)); c.ok != (err == nil) || err != nil && !strings.Contains(err.Error(), "auth.ocsp[0]: the file holds none") {
+			t.Errorf("%s: seen %v", name, err)
+		}
+	}
+}
+
 // TestIKEListsAreKeptOnce: a list has as many entries as its authority has revoked
 // certificates. A thousand peers that name it do not hold it a thousand times.
 func TestIKEListsAreKeptOnce(t *testing.T) {

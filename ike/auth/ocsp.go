@@ -66,6 +66,28 @@ type (
 	}
 )
 
+// IsOCSP tells whether der is a response that says something of a certificate: its form
+// alone, and neither of whom nor whether it is signed. What is none is never believed.
+func IsOCSP(der []byte) bool {
+	var whole struct {
+		Status   asn1.Enumerated
+		Response struct {
+			Type  asn1.ObjectIdentifier
+			Basic []byte
+		} `asn1:"explicit,tag:0"`
+	}
+	var basic struct {
+		Data      responseData
+		Algorithm pkix.AlgorithmIdentifier
+		Signature asn1.BitString
+	}
+	if rest, err := asn1.Unmarshal(der, &whole); err != nil || len(rest) > 0 || whole.Status != asn1.Enumerated(ocsp.Success) {
+		return false
+	}
+	rest, err := asn1.Unmarshal(whole.Response.Basic, &basic)
+	return err == nil && len(rest) == 0 && len(basic.Data.Statuses) > 0
+}
+
 // about tells whether the status that x/crypto/ocsp has picked, the first one of
 // this serial number, is that of this certificate. RFC 6960 3.2: "The certificate
 // identified in a received response corresponds to the certificate that was

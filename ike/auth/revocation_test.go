@@ -161,8 +161,11 @@ func TestRevocationByOCSP(t *testing.T) {
 		a.remote.Revocation.OCSP = append(a.remote.Revocation.OCSP, der)
 	})
 	wantUnknown(t, "with a critical extension", func(a asked) {
-		a.remote.Revocation.OCSP = append(a.remote.Revocation.OCSP, withCritical(t, w.mid, leaf, now))
+		a.remote.Revocation.OCSP = append(a.remote.Revocation.OCSP, withExtension(t, w.mid, leaf, now, true))
 	})
+	a := ask(t, auth.RevocationStrict)
+	a.remote.Revocation.OCSP = append(a.remote.Revocation.OCSP, withExtension(t, w.mid, leaf, now, false))
+	a.want(t, "good with an extension, such as a nonce", "")
 	wantUnknown(t, "by a delegate that is revoked", func(a asked) {
 		says(delegate, leaf, pki.Good, now)(a)
 		a.crl(t, w.mid, now.Add(-2*time.Hour), time.Hour, delegate.Cert)
@@ -174,10 +177,10 @@ func TestRevocationByOCSP(t *testing.T) {
 	wantUnknown(t, "rubbish", func(a asked) { a.certs = append(a.certs, cert(wire.CertOCSPContent, []byte("rubbish"))) })
 }
 
-// withCritical is a response that says good, with a critical extension of the whole
+// withExtension is a response that says good, with an extension of the whole
 // (RFC 6960 4.4): x/crypto/ocsp makes none, so it is put behind the statuses, and all of
 // it is signed anew.
-func withCritical(t *testing.T, by *pki.Entity, about *x509.Certificate, from time.Time) []byte {
+func withExtension(t *testing.T, by *pki.Entity, about *x509.Certificate, from time.Time, critical bool) []byte {
 	t.Helper()
 	der := must[[]byte](t)(by.OCSP(about, by.Cert, pki.Good, from, from.Add(time.Hour)))
 	said := must[*ocsp.Response](t)(ocsp.ParseResponse(der, nil))
@@ -185,7 +188,7 @@ func withCritical(t *testing.T, by *pki.Entity, about *x509.Certificate, from ti
 	if _, err := asn1.Unmarshal(said.TBSResponseData, &data); err != nil {
 		t.Fatal(err)
 	}
-	list := must[[]byte](t)(asn1.Marshal([]pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Critical: true, Value: []byte{5, 0}}}))
+	list := must[[]byte](t)(asn1.Marshal([]pkix.Extension{{Id: asn1.ObjectIdentifier{1, 3, 6, 1, 4, 1, 99999, 1}, Critical: critical, Value: []byte{5, 0}}}))
 	more := must[[]byte](t)(asn1.Marshal(asn1.RawValue{Class: asn1.ClassContextSpecific, Tag: 1, IsCompound: true, Bytes: list}))
 	tbs := must[[]byte](t)(asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: append(data.Bytes, more...)}))
 	sum := sha512.Sum384(tbs) // the key between is on P-384
