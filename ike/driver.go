@@ -68,7 +68,7 @@ type Driver struct {
 
 	// Owned by Run's goroutine.
 	packet Packet
-	pause  time.Duration // no tick before this: the last one panicked
+	pause  time.Duration // no tick before this: the last one panicked, or Deadline
 
 	panics, sendErrors, installErrors atomic.Uint64
 }
@@ -135,7 +135,10 @@ func (d *Driver) Run(ctx context.Context) {
 		d.step(Terminate{})
 		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Stop)
 		defer cancel()
-		d.loop(limit.Done(), func() bool { return !inUse(d.machine.Status()) })
+		d.loop(limit.Done(), func() bool {
+			list, _ := d.status()
+			return !inUse(list)
+		})
 	})
 }
 
@@ -150,7 +153,7 @@ func (d *Driver) loop(end <-chan struct{}, enough func() bool) {
 	defer keepalive.Stop()
 	for !enough() {
 		var due <-chan time.Time
-		if at, ok := d.machine.Deadline(); ok {
+		if at, ok := d.deadline(); ok {
 			timer.Reset(max(at, d.pause) - d.cfg.Clock())
 			due = timer.C
 		}
@@ -173,7 +176,8 @@ func (d *Driver) loop(end <-chan struct{}, enough func() bool) {
 // keepalive keeps the NAT open in front of IKE SAs that would be idle: those with a
 // Child SA have the dataplane's keepalives, on the same pair of ports.
 func (d *Driver) keepalive() {
-	for _, peer := range d.machine.Status() {
+	list, _ := d.status()
+	for _, peer := range list {
 		for i := range peer.SAs {
 			if sa := &peer.SAs[i]; sa.Established() && sa.BehindNAT && len(sa.ChildSAs) == 0 {
 				_ = d.cfg.Transport.Keepalive(sa.Local.Addr(), sa.Remote) // lost like any; the next is soon
@@ -257,14 +261,19 @@ func (d *Driver) Do(ctx context.Context, in Input) error {
 
 // Status is the state of every configured peer.
 func (d *Driver) Status(ctx context.Context) (list []PeerStatus, err error) {
-	err = d.call(ctx, func() { list = d.machine.Status() })
+	ok := false
+	err = d.call(ctx, func() { list, ok = d.status() })
+	if err == nil && !ok {
+		err = errFault
+	}
 	return list, err
 }
 
 // Stats is what was counted, by name: by the machine, and by the driver itself
 // (received, inbox_full, send_errors, install_errors, panic_recovered).
 func (d *Driver) Stats(ctx context.Context) (counts map[string]uint64, err error) {
-	if err = d.call(ctx, func() { counts = d.machine.Stats() }); err != nil {
+	ask := func() { d.safely("the counters", func() { counts = d.machine.Stats() }) }
+	if err = d.call(ctx, ask); err != nil {
 		return nil, err
 	}
 	if counts == nil {

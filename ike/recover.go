@@ -1,6 +1,7 @@
 package ike
 
 import (
+	"errors"
 	"fmt"
 	"runtime"
 	"strings"
@@ -32,22 +33,61 @@ func (d *Driver) guarded(in Input) (actions []Action) {
 	return d.machine.Step(now, in)
 }
 
-// panicEvent says where it was. The value of a panic may have been made of the
-// packet's bytes, so only the runtime's own errors are told: they hold numbers.
+// safely asks the machine something that is no step, and tells whether it has answered.
+func (d *Driver) safely(what string, ask func()) (answered bool) {
+	defer func() {
+		if r := recover(); r != nil {
+			d.panics.Add(1)
+			d.cfg.Log(faultEvent("a question for "+what+", which has no answer", r))
+		}
+	}()
+	ask()
+	return true
+}
+
+// deadline is when the machine wants to be stepped. If it cannot say so it is asked
+// again in a while, and stepped: its timers may be all that it has.
+func (d *Driver) deadline() (at time.Duration, ok bool) {
+	now := d.cfg.Clock()
+	if now < d.pause {
+		return d.pause, true
+	}
+	if !d.safely("the deadline", func() { at, ok = d.machine.Deadline() }) {
+		d.pause = now + tickPause
+		return d.pause, true
+	}
+	return at, ok
+}
+
+// status is the state of every peer; not ok: the machine cannot say it.
+func (d *Driver) status() (list []PeerStatus, ok bool) {
+	ok = d.safely("the status", func() { list = d.machine.Status() })
+	return list, ok
+}
+
+// errFault: the answer is not to be had.
+var errFault = errors.New("ike: a fault of this program: the log has panic_recovered, please report it")
+
+// panicEvent says where it was.
 func panicEvent(in Input, value any) Event {
-	what := fmt.Sprintf("%T", value)
-	if err, ok := value.(runtime.Error); ok {
-		what = err.Error()
-	}
-	e := Event{
-		Stage: StageMessage, Outcome: Failed, Reason: "panic_recovered",
-		Text: fmt.Sprintf("a fault of this program in a step with %s, which was dropped: %s; please report it: %s",
-			strings.TrimPrefix(fmt.Sprintf("%T", in), "ike."), what, panicPlace()),
-	}
+	e := faultEvent(fmt.Sprintf("a step with %s, which was dropped", strings.TrimPrefix(fmt.Sprintf("%T", in), "ike.")), value)
 	if p, ok := in.(Packet); ok {
 		e.Local, e.Remote = p.Local, p.Remote
 	}
 	return e
+}
+
+// faultEvent says what it was about and where. The value of a panic may have been made
+// of a packet's bytes, so only the runtime's own errors are told: they hold numbers.
+func faultEvent(about string, value any) Event {
+	what := fmt.Sprintf("%T", value)
+	if err, ok := value.(runtime.Error); ok {
+		what = err.Error()
+	}
+	return Event{
+		Stage: StageMessage, Outcome: Failed, Reason: "panic_recovered",
+		Text: fmt.Sprintf("a fault of this program in %s: %s; please report it: %s", about, what, panicPlace()),
+	}
 }
 
 // panicPlace is the innermost functions that were running, without arguments.

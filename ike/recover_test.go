@@ -1,7 +1,10 @@
 package ike
 
 import (
+	"context"
+	"errors"
 	"testing"
+	"testing/synctest"
 	"time"
 )
 
@@ -48,3 +51,44 @@ func (faulty) Step(time.Duration, Input) []Action { panic("a fault") }
 func (faulty) Deadline() (time.Duration, bool)    { return 0, false }
 func (faulty) Status() []PeerStatus               { return nil }
 func (faulty) Stats() map[string]uint64           { return nil }
+
+// mute answers no question.
+type mute struct{}
+
+func (mute) Step(time.Duration, Input) []Action { return nil }
+func (mute) Deadline() (time.Duration, bool)    { panic("a fault") }
+func (mute) Status() []PeerStatus               { panic("a fault") }
+func (mute) Stats() map[string]uint64           { panic("a fault") }
+
+// TestAQuestionThatPanicsEndsNothing: neither when the machine wants to be stepped nor
+// what its state is; it is asked again, but not at once.
+func TestAQuestionThatPanicsEndsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		logged := 0
+		d := newDriver(DriverConfig{Inbox: NewInbox(), Keepalive: time.Minute, Log: func(e Event) {
+			logged++
+			if e.Reason != "panic_recovered" || e.Text == "" {
+				t.Errorf("%+v", e)
+			}
+		}}, mute{})
+		ctx, cancel := context.WithCancel(t.Context())
+		go d.Run(ctx)
+		time.Sleep(9*time.Second + time.Millisecond)
+		synctest.Wait()
+		if n := d.panics.Load(); n != 10 || logged != 10 {
+			t.Errorf("%d in nine seconds, %d lines", n, logged)
+		}
+		if list, err := d.Status(t.Context()); list != nil || !errors.Is(err, errFault) {
+			t.Errorf("%v, %v", list, err)
+		}
+		if counts, err := d.Stats(t.Context()); err != nil || counts["panic_recovered"] != 12 {
+			t.Errorf("%v, %v", counts, err)
+		}
+		time.Sleep(2 * time.Minute) // keepalives ask as well
+		if err := d.Do(t.Context(), Tick{}); err != nil {
+			t.Errorf("the driver has ended: %v", err)
+		}
+		cancel()
+		<-d.Done()
+	})
+}
