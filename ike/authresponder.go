@@ -1,6 +1,8 @@
 package ike
 
 import (
+	"errors"
+
 	"github.com/adit-ipsec/adit/ike/auth"
 	"github.com/adit-ipsec/adit/ike/keys"
 	"github.com/adit-ipsec/adit/ike/wire"
@@ -49,10 +51,7 @@ func (m *Machine) authenticate(sa *ikeSA, r *authRequested) (*peer, auth.Peer, *
 	f := sa.first
 	f.intOctets = keys.IntAuthOctets(f.intAuth.initiator, f.intAuth.responder, sa.theirs.next-1)
 	if r.proof == nil {
-		return nil, auth.Peer{}, nil, &auth.Error{
-			Reason: auth.UnsupportedMethod, Text: "the peer wants EAP: it sent no AUTH payload",
-			Ours: "pre-shared keys, certificates and raw keys", Fix: "configure one of those at the peer",
-		}
+		return nil, auth.Peer{}, nil, f.wantsEAP(r)
 	}
 	id, err := auth.FromWire(r.idi)
 	if err != nil {
@@ -76,6 +75,34 @@ func (m *Machine) authenticate(sa *ikeSA, r *authRequested) (*peer, auth.Peer, *
 		_ = m.verifyNobody(sa, r)
 	}
 	return nil, auth.Peer{}, nil, first
+}
+
+// asksForEAP tells whether a request cannot be taken for want of an AUTH payload alone.
+func asksForEAP(err error) bool {
+	var schema *wire.SchemaError
+	return errors.As(err, &schema) && schema.Answer() == wire.NotifyAuthenticationFailed
+}
+
+// wantsEAP is what becomes of a peer without an AUTH payload. RFC 7296 2.16: "An
+// initiator indicates a desire to use EAP by leaving out the AUTH payload from the
+// first message in the IKE_AUTH exchange." Who it says to be nobody has proved.
+func (f *handshake) wantsEAP(r *authRequested) error {
+	e := &auth.Error{
+		Reason: auth.UnsupportedMethod, Text: "the peer wants to prove itself by EAP, which is not spoken: it sent no AUTH payload",
+		Theirs: "EAP", Ours: "pre-shared keys, certificates and raw keys",
+		Fix: "have the peer prove itself by a pre-shared key, a certificate or a raw key",
+	}
+	id, err := auth.FromWire(r.idi)
+	if err != nil {
+		return e
+	}
+	r.id = id
+	e.Theirs = id.String() + " by EAP"
+	if all, _ := f.authCandidates(r); len(all) > 0 {
+		f.suspect = all[0]
+		e.Ours = all[0].Remotely.String()
+	}
+	return e
 }
 
 // authCandidates are the peers that it may be by IDi and IDr: those of that very

@@ -248,7 +248,7 @@ func impairAuth(t testing.TB) []impairment {
 		{name: "emitting: KE in IKE_AUTH", by: "B", rule: onAuthAnswer(add(&wire.KE{Method: 31, Data: make([]byte, 32)})), reason: "invalid_syntax", stat: "bad_answers"},
 		{name: "emitting: two AUTH", by: "A", rule: onAuth(func(l *letter) bool { return l.twice(wire.PayloadAUTH) }), reason: "invalid_syntax", stat: "bad_requests"},
 		{name: "emitting: two IDi", by: "A", rule: onAuth(func(l *letter) bool { return l.twice(wire.PayloadIDi) }), reason: "invalid_syntax", stat: "bad_requests"},
-		{name: "emitting: no AUTH", by: "A", rule: onAuth(func(l *letter) bool { return l.drop(wire.PayloadAUTH) }), reason: "invalid_syntax"},
+		{name: "emitting: no AUTH", by: "A", rule: onAuth(func(l *letter) bool { return l.drop(wire.PayloadAUTH) }), reason: "unsupported_method"},
 		{name: "emitting: no AUTH", by: "B", rule: onAuthAnswer(func(l *letter) bool { return l.drop(wire.PayloadAUTH) }), reason: "invalid_syntax"},
 		{name: "emitting: no IDi", by: "A", rule: onAuth(func(l *letter) bool { return l.drop(wire.PayloadIDi) }), reason: "invalid_syntax"},
 		{name: "emitting: no IDr", by: "B", rule: onAuthAnswer(func(l *letter) bool { return l.drop(wire.PayloadIDr) }), reason: "invalid_syntax"},

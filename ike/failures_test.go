@@ -8,6 +8,7 @@ import (
 
 	"github.com/adit-ipsec/adit/ike/auth"
 	"github.com/adit-ipsec/adit/ike/wire"
+	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/internal/pki"
 	"github.com/adit-ipsec/adit/sad"
 	"github.com/adit-ipsec/adit/spd"
@@ -242,4 +243,43 @@ func TestHalfOpenExpires(t *testing.T) {
 	a.wantFailure(StageAuth, "timeout")
 	a.wantNothingLeft()
 	b.wantNothingLeft()
+}
+
+// TestRFC7296_2_16_APeerThatWantsEAP: "An initiator indicates a desire to use EAP by
+// leaving out the AUTH payload from the first message in the IKE_AUTH exchange": it is
+// told AUTHENTICATION_FAILED, the log says what it wanted, and nothing is left of it.
+func TestRFC7296_2_16_APeerThatWantsEAP(t *testing.T) {
+	for _, who := range []string{"a.example.net", "z.example.net"} {
+		r, a, b := pair(t, nil)
+		r.fate = func(d *datagram) []time.Duration {
+			if h := d.header(); h.Exchange == wire.IKEAuth && !h.Response() {
+				return nil
+			}
+			return []time.Duration{r.latency}
+		}
+		a.step(Acquire{Peer: "B", Policy: "lan"})
+		r.run(100 * time.Millisecond)
+		sa := a.m.peers["B"].sas[0]
+		offer, err := a.m.newOffer(sa, &sa.peer.Children[0], packet.Flow{}, true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		child, rest := offer.parts()
+		payloads := append([]wire.Payload{identity(t, who).Wire(false), child}, rest...)
+		for _, d := range a.m.seal(sa, a.m.header(sa, wire.IKEAuth, sa.ours.id, false), payloads) {
+			b.step(Packet{Local: sa.path.remote, Remote: sa.path.local, NATT: sa.path.natt, Data: d})
+		}
+		f := b.failures()
+		if len(f) != 1 || f[0].Stage != StageAuth || f[0].Reason != "unsupported_method" || f[0].Theirs != who+" by EAP" || f[0].Fix == "" {
+			t.Fatalf("want one failure that names EAP; log:\n%s", lines(b.log))
+		}
+		if known := who == "a.example.net"; known && (f[0].Peer != "A" || f[0].Ours != "a.example.net by pre-shared key") || f[0].Ours == "" {
+			t.Errorf("peer %q, ours %q", f[0].Peer, f[0].Ours)
+		}
+		r.run(time.Second)
+		a.wantFailure(StageAuth, "authentication_failed")
+		r.run(2 * time.Minute)
+		a.wantNothingLeft()
+		b.wantNothingLeft()
+	}
 }

@@ -285,7 +285,7 @@ func (m *Machine) asked(sa *ikeSA, in Packet, msg *wire.Message) string {
 	back := path{local: in.Local, remote: in.Remote, natt: in.NATT}
 	answer := func(payloads ...wire.Payload) { m.answer(sa, back, msg.Exchange, msg.MessageID, payloads) }
 	payloads, err := got.parse(msg.Exchange, false)
-	if err != nil {
+	if err != nil && !asksForEAP(err) {
 		m.badRequest(sa, err, answer)
 		return ""
 	}
