@@ -42,7 +42,9 @@ func (t *authTask) request(m *Machine, sa *ikeSA) ([]wire.Payload, error) {
 		// that what a restart has left at the peer goes.
 		out = append(out, &wire.Notify{Kind: wire.NotifyInitialContact})
 	}
-	out = append(out, certRequests([]*peer{p})...)
+	var trusts auth.Remote
+	addTrust(&trusts, p.Remotely)
+	out = append(out, trusts.Requests()...)
 	if !p.Remotely.ID.IsZero() {
 		out = append(out, p.Remotely.ID.Wire(true))
 	}
@@ -234,13 +236,4 @@ func authFailure(err error) failure {
 		return failure{Reason: string(e.Reason), Text: e.Text, Theirs: e.Theirs, Ours: e.Ours, Fix: e.Fix}
 	}
 	return failure{Reason: "auth_failed", Text: err.Error()}
-}
-
-// certRequests ask for what peers are believed by.
-func certRequests(peers []*peer) []wire.Payload {
-	all := auth.Remote{Trust: anchors(peers)}
-	for _, p := range peers {
-		all.Keys = append(all.Keys, p.Remotely.Keys...)
-	}
-	return all.Requests()
 }

@@ -2,6 +2,7 @@ package ike
 
 import (
 	"errors"
+	"slices"
 
 	"github.com/adit-ipsec/adit/ike/auth"
 	"github.com/adit-ipsec/adit/ike/keys"
@@ -108,30 +109,13 @@ func (f *handshake) wantsEAP(r *authRequested) error {
 // authCandidates are the peers that it may be by IDi and IDr: those of that very
 // identity, then those of any. If there is none, the error says so.
 func (f *handshake) authCandidates(r *authRequested) ([]*peer, error) {
-	var exact, any []*peer
-	var wanted, ours string
-	for _, p := range f.candidates {
-		wanted = join(wanted, p.Remotely.ID.String())
-		if r.idr != nil && len(r.idr.Data) > 0 {
-			asked, err := auth.FromWire(r.idr)
-			if err != nil || !asked.Equal(p.Auth.Identity()) {
-				ours = join(ours, p.Auth.Identity().String())
-				continue
-			}
-		}
-		switch {
-		case p.Remotely.ID.IsZero():
-			any = append(any, p)
-		case p.Remotely.ID.Equal(r.id):
-			exact = append(exact, p)
-		}
-	}
-	if all := append(exact, any...); len(all) > 0 {
+	asked := asksFor(r.idr)
+	all := slices.DeleteFunc(identified(f.candidates, r.id), func(p *peer) bool { return !asked(p) })
+	if len(all) > 0 {
 		return all, nil
 	}
-	if len(f.candidates) == 1 {
-		f.suspect = f.candidates[0]
-	}
+	f.suspect = onlyPeer(f.candidates)
+	wanted, ours := f.expectations(asked)
 	if ours != "" {
 		asked, _ := auth.FromWire(r.idr)
 		return nil, &auth.Error{
@@ -145,12 +129,41 @@ func (f *handshake) authCandidates(r *authRequested) ([]*peer, error) {
 	}
 }
 
-// join puts the names of several peers on one line, of bounded length.
+// asksFor tells of a peer whether it is at the end that IDr asks for.
+func asksFor(idr *wire.ID) func(*peer) bool {
+	if idr == nil || len(idr.Data) == 0 {
+		return func(*peer) bool { return true }
+	}
+	asked, err := auth.FromWire(idr)
+	return func(p *peer) bool { return err == nil && asked.Equal(p.Auth.Identity()) }
+}
+
+// longList is about how many bytes of names one line has.
+const longList = 200
+
+// expectations are the identities that would have been taken, and those of this end
+// that were not asked for: as many of them as a line has room for.
+func (f *handshake) expectations(asked func(*peer) bool) (wanted, ours string) {
+	for _, k := range f.candidates {
+		for _, p := range k.peers {
+			if len(wanted) > longList {
+				return wanted, ours
+			}
+			wanted = join(wanted, p.Remotely.ID.String())
+			if !asked(p) {
+				ours = join(ours, p.Auth.Identity().String())
+			}
+		}
+	}
+	return wanted, ours
+}
+
+// join puts the names of several peers on one line.
 func join(list, one string) string {
 	switch {
 	case list == "":
 		return one
-	case len(list) > 200:
+	case len(list) > longList:
 		return list
 	}
 	return list + ", " + one

@@ -67,7 +67,7 @@ func TestRFC7296_3_7_ARequestForAnotherAuthority(t *testing.T) {
 // themselves. Named sixteen times, one would take the place of all others.
 func TestCertRequestsNameEachAuthorityOnce(t *testing.T) {
 	one, two := newRoot(t), newRoot(t)
-	var peers []*peer
+	var k kind
 	for i := range 40 {
 		root := one
 		if i == 39 {
@@ -77,9 +77,9 @@ func TestCertRequestsNameEachAuthorityOnce(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		peers = append(peers, &peer{Peer: &Peer{Remotely: auth.Remote{Trust: []*x509.Certificate{again}}}})
+		addTrust(&k.trusts, auth.Remote{Trust: []*x509.Certificate{again}})
 	}
-	q, ok := certRequests(peers)[0].(*wire.CertReq)
+	q, ok := trustsOf([]*kind{&k, {trusts: k.trusts}}).Requests()[0].(*wire.CertReq)
 	if !ok || len(q.Authorities) != 40 {
 		t.Errorf("%d bytes of authorities, want 40", len(q.Authorities))
 	}

@@ -26,7 +26,9 @@ import (
 const cookieLength = 1 + 16
 
 // prefixShare of MaxHalfOpen is what one prefix may have, cookies or not: a /24
-// or a /64 that answers cookies cannot lock out all others.
+// or a /48 that answers cookies cannot lock out all others. An address that a peer is
+// configured with may have as much, however many others there are: all the prefixes
+// of the world cannot lock that peer out.
 const prefixShare = 16
 
 // maxFirst bounds the first message of a stranger, in bytes: it is kept whole for
@@ -43,7 +45,7 @@ type strangers struct {
 	byMessage  map[[sha256.Size]byte]*ikeSA // by the first message and where it came from
 	open       int
 	perAddress map[netip.Prefix]int // IPv4 address or IPv6 /64
-	perPrefix  map[netip.Prefix]int // IPv4 /24 or IPv6 /64
+	perPrefix  map[netip.Prefix]int // IPv4 /24 or IPv6 /48
 
 	secrets [2][32]byte // now, and before that
 	version byte        // of secrets[0]; the other's is one less
@@ -80,10 +82,11 @@ func addressOf(a netip.Addr) netip.Prefix {
 	return p
 }
 
-// neighboursOf is the wider prefix.
+// neighboursOf is the wider prefix. Who has an IPv6 network has a /48 as a rule, which is
+// 65536 times what one host has.
 func neighboursOf(a netip.Addr) netip.Prefix {
 	a = a.Unmap()
-	bits := 64
+	bits := 48
 	if a.Is4() {
 		bits = 24
 	}
@@ -114,12 +117,18 @@ func (m *Machine) loaded(a netip.Addr) bool {
 // full tells, by the name of the drop, why there is no room for one more.
 func (m *Machine) full(a netip.Addr) string {
 	s := &m.strange
+	share := max(m.limits.MaxHalfOpen/prefixShare, m.limits.CookieAddress+1)
 	switch {
 	case len(m.sas) >= m.limits.MaxSAs:
 		return "too_many_sas"
+	case m.origins.at[a.Unmap()] != nil:
+		if s.perAddress[addressOf(a)] < share {
+			return ""
+		}
+		return "too_many_half_open_prefix"
 	case s.open >= m.limits.MaxHalfOpen:
 		return "too_many_half_open"
-	case s.perPrefix[neighboursOf(a)] >= max(m.limits.MaxHalfOpen/prefixShare, m.limits.CookieAddress+1):
+	case s.perPrefix[neighboursOf(a)] >= share:
 		return "too_many_half_open_prefix"
 	}
 	return ""

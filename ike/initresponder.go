@@ -65,7 +65,7 @@ type initRequested struct {
 	key        [32]byte
 	nonce      []byte
 	verified   bool // a cookie has shown that the address is the sender's
-	candidates []*peer
+	candidates []*kind
 	choice     proposal.Choice
 }
 
@@ -110,25 +110,9 @@ func (m *Machine) sendCookie(back path, msg *wire.Message, nonce []byte) {
 	m.sayInit(back, msg, &wire.Notify{Kind: wire.NotifyCookie, Data: cookie})
 }
 
-// candidatesAt are the peers that may come from an address: those configured with
-// it, then those that come from any.
-func (m *Machine) candidatesAt(a netip.Addr) []*peer {
-	a = a.Unmap()
-	var exact, roaming []*peer
-	for _, name := range m.names {
-		switch p := m.peers[name]; {
-		case !p.Remote.IsValid():
-			roaming = append(roaming, p)
-		case p.Remote.Unmap() == a:
-			exact = append(exact, p)
-		}
-	}
-	return append(exact, roaming...)
-}
-
 // initChoose finds the peers that it may be, and what they agree on.
 func (m *Machine) initChoose(r *initRequested) string {
-	all := m.candidatesAt(r.back.remote.Addr())
+	all := m.origins.from(r.back.remote.Addr())
 	if len(all) == 0 {
 		m.initRefuse(r, failure{
 			Reason: "unknown_peer", Text: "no peer is configured at this address",
@@ -137,8 +121,8 @@ func (m *Machine) initChoose(r *initRequested) string {
 		return "init_unknown_peer"
 	}
 	var ours []proposal.Proposal
-	for _, p := range all {
-		ours = append(ours, p.Proposals...)
+	for _, k := range all {
+		ours = append(ours, k.proposals...)
 	}
 	theirs := wire.First[*wire.SA](r.msg.Payloads).Proposals
 	canMore := wire.FindNotify(r.msg.Payloads, wire.NotifyIntermediateExchangeSupported) != nil
@@ -148,24 +132,12 @@ func (m *Machine) initChoose(r *initRequested) string {
 	}
 	choice, err := proposal.Choose(ours, theirs)
 	if err != nil {
-		why := mismatchFailure(err)
-		if len(all) == 1 {
-			m.initRefuseAs(r, why, all[0].Name)
-		} else {
-			m.initRefuse(r, why)
-		}
+		m.initRefuseAs(r, mismatchFailure(err), onlyName(all))
 		return "init_no_proposal"
 	}
 	r.choice = choice
 	r.candidates = m.candidatesFor(r.back.remote.Addr(), choice)
 	return m.initMethod(r)
-}
-
-// candidatesFor are the peers that may come from an address and accept a choice.
-func (m *Machine) candidatesFor(a netip.Addr, choice proposal.Choice) []*peer {
-	return slices.DeleteFunc(m.candidatesAt(a), func(p *peer) bool {
-		return !proposal.Agrees(p.Proposals, choice)
-	})
 }
 
 // needsMore tells whether a proposal cannot do without IKE_INTERMEDIATE.
@@ -245,9 +217,8 @@ func (m *Machine) newResponder(r *initRequested) *ikeSA {
 	}
 	f := &handshake{began: m.now, candidates: r.candidates, hashes: hashesOf(payloads), pending: r.choice.AKEs()}
 	sa.first = f
-	any := func(has func(*peer) bool) bool { return slices.ContainsFunc(r.candidates, has) }
-	sa.fragmentation = any(func(p *peer) bool { return p.Fragmentation }) && wire.FindNotify(payloads, wire.NotifyFragmentationSupported) != nil
-	f.usePPK = any(func(p *peer) bool { return len(p.PPK.ID) > 0 }) && wire.FindNotify(payloads, wire.NotifyUsePPK) != nil
+	sa.fragmentation = anyOf(r.candidates, func(k *kind) bool { return k.fragmentation }) && wire.FindNotify(payloads, wire.NotifyFragmentationSupported) != nil
+	f.usePPK = anyOf(r.candidates, func(k *kind) bool { return k.ppk }) && wire.FindNotify(payloads, wire.NotifyUsePPK) != nil
 	sa.behindNAT, sa.peerBehindNAT, f.natFound = detectNAT(payloads, r.msg.Initiator, 0, r.back.local, r.back.remote)
 	return sa
 }
@@ -264,7 +235,7 @@ func (m *Machine) initPayloads(sa *ikeSA, r *initRequested, public []byte) []wir
 	}
 	asked := func(k wire.NotifyType) bool { return wire.FindNotify(r.msg.Payloads, k) != nil }
 	if sa.first.natFound {
-		pretend := slices.ContainsFunc(r.candidates, func(p *peer) bool { return p.ForceUDP })
+		pretend := anyOf(r.candidates, func(k *kind) bool { return k.forceUDP })
 		sa.forcedUDP = pretend // the initiator sees a NAT, whichever of them it is
 		out = append(out, m.natNotifies(r.msg.Initiator, sa.spi, sa.path, pretend)...)
 	}
@@ -280,10 +251,10 @@ func (m *Machine) initPayloads(sa *ikeSA, r *initRequested, public []byte) []wir
 	if sa.first.usePPK {
 		out = append(out, &wire.Notify{Kind: wire.NotifyUsePPK})
 	}
-	if slices.ContainsFunc(r.candidates, func(p *peer) bool { return p.Childless }) {
+	if anyOf(r.candidates, func(k *kind) bool { return k.childless }) {
 		out = append(out, &wire.Notify{Kind: wire.NotifyChildlessIKEv2Supported})
 	}
-	return append(out, certRequests(r.candidates)...)
+	return append(out, trustsOf(r.candidates).Requests()...)
 }
 
 func (m *Machine) initBytes(sa *ikeSA, payloads []wire.Payload) []byte {
@@ -308,14 +279,6 @@ func (m *Machine) openHalf(sa *ikeSA, r *initRequested, answer []byte) {
 		SPIi: uint64(sa.spiR), SPIr: uint64(sa.spi), Suite: r.choice.Keyword(),
 	})
 	m.sendAll(r.back, sa.first0)
-}
-
-// onlyName is the name of the only one; "" if there are several.
-func onlyName(candidates []*peer) string {
-	if len(candidates) == 1 {
-		return candidates[0].Name
-	}
-	return ""
 }
 
 // halfOpenOver ends the time in which the first message is remembered, and with it

@@ -34,6 +34,7 @@ type Machine struct {
 	names   []string            // of the peers, in the order of the configuration
 	sas     map[wire.SPI]*ikeSA // by our SPI
 	strange strangers           // half-open SAs and cookies
+	origins origins             // of the peers
 
 	childSPIs spiTable // inbound SPIs that are taken
 	panicked  string   // where a message made this end panic, for tests

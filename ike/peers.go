@@ -106,6 +106,7 @@ func (m *Machine) configure(peers []Peer) error {
 			m.startAgain(p)
 		}
 	}
+	m.origins = newOrigins(m.names, m.peers)
 	return nil
 }
 

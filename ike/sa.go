@@ -145,7 +145,7 @@ type handshake struct {
 	rubbish string // what the last answer was that made no sense
 
 	// The responder's.
-	candidates []*peer    // who it may be by address and proposal
+	candidates []*kind    // who it may be by address and proposal
 	suspect    *peer      // who it most likely is, for the event of its failure
 	natFound   bool       // the peer can traverse NATs
 	counted    netip.Addr // in the half-open SAs of this address; invalid: not any more
@@ -163,6 +163,7 @@ type peer struct {
 	notAgain time.Duration          // before that nothing is initiated
 	halted   bool                   // terminated by the operator: not up again by itself
 	verbose  bool
+	rank     int    // among those that are tried, the first first
 	surplus  *timer // looks whether there are too many IKE SAs; nil: one is enough
 	// surplusPairs looks whether there are too many pairs; nil: there are not.
 	surplusPairs *timer

@@ -27,7 +27,7 @@ var ikeCounters = []explanation{
 	{"IKECookieDemanded", "first messages that were answered with a demand for a cookie: many half-open IKE SAs, or many from one place (RFC 7296 2.6)", "a flood if it goes on: who sends them cannot be known until a cookie comes back"},
 	{"IKECookieForLength", "first messages that were answered with a demand for a cookie, because the answer would have been longer than the question", ""},
 	{"IKETooManyHalfOpen", "first messages dropped: there are as many half-open IKE SAs as there may be", "a flood"},
-	{"IKETooManyHalfOpenPrefix", "first messages dropped: too many half-open IKE SAs come from one place", "a flood, or very many peers behind one NAT that start at once"},
+	{"IKETooManyHalfOpenPrefix", "first messages dropped: too many half-open IKE SAs come from one place, IPv4 /24 or IPv6 /48, or from the address of one peer", "a flood, or very many peers behind one NAT that start at once"},
 	{"IKETooManySas", "first messages dropped: there are as many IKE SAs as there may be", "report it, with the number of peers"},
 	{"IKEHalfOpenExpired", "peers that began and never proved who they are", "a few: packets are lost. Many: a scan, or a peer whose IKE_AUTH does not arrive: is its path too narrow for long messages?"},
 	{"IKEVerifiedAsNobody", "attempts under a name that no peer has, or by another kind of proof than the peer of that name gives", "a `remote_id` or `auth` that differs, which the log names; or somebody who wants to know who is here"},
