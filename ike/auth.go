@@ -145,6 +145,7 @@ func (t *authTask) response(m *Machine, sa *ikeSA, payloads []wire.Payload) {
 	p := sa.peer
 	sa.mobike = p.Mobike && wire.FindNotify(payloads, wire.NotifyMobikeSupported) != nil
 	m.establish(sa, p, proved, false)
+	m.duplicates(sa)
 	if t.offer == nil {
 		m.wantMore(sa)
 		return

@@ -239,7 +239,11 @@ func (m *Machine) authAnswer(sa *ikeSA, r *authRequested, p *peer, proved auth.P
 	m.establish(sa, p, proved, wire.FindNotify(r.payloads, wire.NotifyInitialContact) != nil)
 	if wire.First[*wire.SA](r.payloads) == nil {
 		answer(out...) // RFC 6023
+		m.duplicates(sa)
 		return
 	}
-	m.answerChild(sa, r.payloads, func(child ...wire.Payload) { answer(append(out, child...)...) })
+	m.answerChild(sa, r.payloads, func(child ...wire.Payload) {
+		answer(append(out, child...)...)
+		m.duplicates(sa)
+	})
 }

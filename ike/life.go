@@ -33,7 +33,8 @@ func (m *Machine) newSPI() wire.SPI {
 
 // establish makes an IKE SA that of a peer that has proved who it is. It is the
 // only way to the state established for one that began with IKE_SA_INIT, and
-// proved has no other source than auth.Remote.Verify.
+// proved has no other source than auth.Remote.Verify. duplicates is to follow, at
+// the responder behind its answer: the initiator takes no question before that.
 func (m *Machine) establish(sa *ikeSA, p *peer, proved auth.Peer, initialContact bool) {
 	f := sa.first
 	sa.peer, sa.proved, sa.opener, sa.origin = p, proved, sa.initiator, lower(sa.ni, sa.nr)
@@ -58,7 +59,6 @@ func (m *Machine) establish(sa *ikeSA, p *peer, proved auth.Peer, initialContact
 	sa.first = nil
 	m.replaceByReauth(f.instead)
 	m.makeRoom(sa)
-	m.duplicates(sa)
 }
 
 // maxSAsOfOne bounds the IKE SAs that one identity has: Limits.MaxSAs is what all

@@ -58,3 +58,30 @@ func TestAcquireIsRefusedWhereItsPairCannotBeInstalled(t *testing.T) {
 	r.run(time.Second)
 	r.wantPairs(a, b, 1)
 }
+
+// TestRFC7296_1_2_TheAnswerComesBeforeTheFirstQuestion: where both ends initiate at once
+// each is asked whether it lives, but on no IKE SA before the answer to IKE_AUTH has been
+// sent: the initiator could only drop it.
+func TestRFC7296_1_2_TheAnswerComesBeforeTheFirstQuestion(t *testing.T) {
+	for _, childless := range []bool{false, true} {
+		r, a, b := pair(t, func(pa, pb *Peer) {
+			if childless {
+				pa.Children, pb.Children, pa.Childless, pb.Childless = nil, nil, true, true
+			}
+		})
+		a.step(Initiate{Peer: "B"})
+		r.run(15 * time.Millisecond) // A is up when B proves itself
+		b.step(Initiate{Peer: "A"})
+		r.run(time.Second)
+		checks := uint64(0)
+		for _, e := range []*end{a, b} {
+			checks += e.m.Stats()["liveness_checks"]
+			if n := e.m.Stats()["request_in_wrong_state"]; n != 0 || e.m.Stats()["retransmissions"] != 0 {
+				t.Errorf("childless %t: %s has dropped %d requests; %v", childless, e.name, n, e.m.Stats())
+			}
+		}
+		if checks == 0 {
+			t.Error("nobody was asked: nothing is proved")
+		}
+	}
+}
