@@ -254,6 +254,8 @@ var collisions = []collision{
 	{name: "rekey child from both ends, one with a key exchange that the other has not", change: oneKE, begin: softly, pairs: 1, gapless: true},
 	{name: "rekey child from both ends with additional key exchanges", change: moreKEs, begin: softly, pairs: 1, gapless: true},
 	{name: "rekey IKE SA from both ends with additional key exchanges", change: moreKEs, begin: rekeyBoth, pairs: 1, gapless: true},
+	{name: "rekey IKE SA with additional key exchanges, delete child at the other end", change: moreKEs, begin: func(a, b *end) { a.step(Rekey{Peer: "B"}); del(b) }},
+	{name: "rekey IKE SA with additional key exchanges, rekey child at the other end", change: moreKEs, begin: func(a, b *end) { a.step(Rekey{Peer: "B"}); b.expire("lan", true) }, pairs: 1, gapless: true},
 	{name: "rekey child and delete it at one end", begin: func(a, _ *end) { a.expire("lan", true); del(a) }},
 	{name: "rekey child from both ends, delete it at one", begin: func(a, b *end) { softly(a, b); del(a) }},
 	{name: "rekey IKE SA and delete it at one end", begin: func(a, _ *end) { a.step(Rekey{Peer: "B"}); delIKE(a) }, none: true},

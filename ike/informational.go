@@ -59,6 +59,9 @@ func (m *Machine) deleteWith(sa *ikeSA, n *wire.Notify, reason string) {
 	if sa.state == dead || sa.state == closed || sa.state == deleting {
 		return
 	}
+	if sa.state == established {
+		m.yield(sa)
+	}
 	why := failure{Reason: reason, Text: "the IKE SA is deleted"}
 	// The peer has nothing to delete before it has our IKE_AUTH.
 	early := sa.state == starting || sa.state == halfOpen || sa.ours.task != nil && sa.ours.task.kind() == wire.IKEIntermediate

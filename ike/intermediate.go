@@ -48,6 +48,7 @@ func (intermediateTask) kind() wire.ExchangeType { return wire.IKEIntermediate }
 
 func (intermediateTask) request(m *Machine, sa *ikeSA) ([]wire.Payload, error) {
 	if err := m.beginExchange(sa, sa.first.pending[0]); err != nil {
+		m.ended(sa, StageIntermediate, failure{Reason: "key_exchange", Text: err.Error()})
 		return nil, err
 	}
 	return []wire.Payload{&wire.KE{Method: uint16(sa.first.method), Data: sa.first.exchange.Public()}}, nil

@@ -169,6 +169,12 @@ func (m *Machine) reauthenticate(sa *ikeSA) {
 		return
 	}
 	p := sa.peer
+	if p.connecting() {
+		// One at a time: a peer that answers none, and rekeys what is there, would
+		// have any number of them begun.
+		sa.timers.reauth = m.after(m.timing.HalfOpen, func() { m.reauthenticate(sa) })
+		return
+	}
 	for _, c := range sa.children {
 		p.wanted[c.child.Policy] = true
 	}
@@ -219,6 +225,7 @@ func (m *Machine) initialContact(sa *ikeSA) {
 // ended is the end of an IKE SA that this end did not want: one failed event, and
 // what is to be tried next. stage is where it stood.
 func (m *Machine) ended(sa *ikeSA, stage Stage, why failure) {
+	m.yieldAndAsk(sa)
 	switch sa.state {
 	case dead, closed:
 		return
@@ -301,6 +308,7 @@ func (m *Machine) forget(sa *ikeSA, why failure) {
 // timers stop.
 func (m *Machine) retire(sa *ikeSA, why failure) {
 	sa.timers.stop()
+	sa.unlinkHeirs()
 	if f := sa.first; f != nil {
 		if f.exchange != nil {
 			f.exchange.Discard()
@@ -315,6 +323,17 @@ func (m *Machine) retire(sa *ikeSA, why failure) {
 	}
 	if p := sa.peer; p != nil {
 		p.sas = slices.DeleteFunc(p.sas, func(s *ikeSA) bool { return s == sa })
+	}
+}
+
+// unlinkHeirs lets an IKE SA go out of its succession: what it was to replace may be
+// replaced by another, and what was to replace it waits for nothing any more.
+func (sa *ikeSA) unlinkHeirs() {
+	if old := sa.rekeyOf; old != nil && old.heir == sa && old.state == established {
+		old.heir = nil
+	}
+	if sa.heir != nil && sa.heir.rekeyOf == sa {
+		sa.heir.untried = false
 	}
 }
 

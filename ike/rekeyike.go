@@ -127,6 +127,11 @@ func (t *rekeyIKETask) made(m *Machine, sa, n *ikeSA, secrets [][]byte) {
 		m.count("rekey_collisions")
 		m.handOver(sa, rival) // the peer closes the old one
 		m.deleteIKE(n, "redundant")
+	case sa.state == replaced:
+		// The peer has asked on its own one meanwhile, which has the Child SAs.
+		m.count("rekey_collisions")
+		m.handOver(rival, n)
+		m.deleteIKE(sa, "rekeyed")
 	default:
 		m.count("rekey_collisions")
 		m.setAside(rival)
@@ -176,9 +181,12 @@ func (m *Machine) successorOf(sa *ikeSA, spi wire.SPI, choice proposal.Choice) *
 	}
 }
 
-// rekeyed makes the keys (RFC 7296 2.18, RFC 9370 2.2.4) and wipes the secrets.
+// rekeyed makes the keys (RFC 7296 2.18, RFC 9370 2.2.4) and wipes the secrets. Either
+// end may have moved since the exchange began.
 func (sa *ikeSA) rekeyed(old *ikeSA, secrets [][]byte) (err error) {
 	defer wipeAll(secrets)
+	sa.path, sa.carried = old.path, old.carried
+	sa.behindNAT, sa.peerBehindNAT = old.behindNAT, old.peerBehindNAT
 	i, r := sa.spis()
 	sa.keys, err = old.keys.Rekeyed(sa.choice, secrets[0], sa.ni, sa.nr, i, r, secrets[1:]...)
 	return err
@@ -254,7 +262,7 @@ func (m *Machine) rekeyIKERequest(sa *ikeSA, payloads []wire.Payload, answer fun
 
 // rekeyIKEMade is the responder's end of the exchange.
 func (m *Machine) rekeyIKEMade(sa, n *ikeSA, secrets [][]byte, out []wire.Payload, answer func(...wire.Payload)) {
-	if sa.heir != nil {
+	if sa.heir != nil || busyForRekey(sa.doing()) {
 		wipeAll(secrets)
 		answer(&wire.Notify{Kind: wire.NotifyTemporaryFailure})
 		return
@@ -376,6 +384,19 @@ func lowerNonces(a, b *ikeSA) bool {
 func (m *Machine) inherit(sa *ikeSA) {
 	if old := sa.rekeyOf; sa.untried && old != nil && old.heir == sa {
 		m.handOver(old, sa)
+	}
+}
+
+// yieldAndAsk is yield where the peer may be gone: nothing has come of what was asked on
+// the IKE SA that goes, and the other one is asked at once whether it is any better.
+func (m *Machine) yieldAndAsk(sa *ikeSA) {
+	heir := sa.heir
+	if sa.state != established || heir == nil || heir.state != established {
+		return
+	}
+	m.handOver(sa, heir)
+	if heir.ours.task == nil && heir.peer.Role != Passive {
+		m.enqueue(heir, heir.liveness())
 	}
 }
 
