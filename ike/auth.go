@@ -147,12 +147,16 @@ func (t *authTask) response(m *Machine, sa *ikeSA, payloads []wire.Payload) {
 	m.establish(sa, p, proved, false)
 	m.duplicates(sa)
 	if t.offer == nil {
-		m.wantMore(sa)
+		m.wantMore(sa, "")
 		return
 	}
-	t.offer.accept(m, sa, payloads, func(*failure) {
-		if sa.state == established {
-			m.wantMore(sa)
+	t.offer.accept(m, sa, payloads, func(why *failure) {
+		switch {
+		case sa.state != established:
+		case why != nil:
+			m.wantMore(sa, t.policy) // that one was refused, or is to wait
+		default:
+			m.wantMore(sa, "")
 		}
 	})
 }

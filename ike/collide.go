@@ -147,9 +147,8 @@ func (m *Machine) restoreLater(sa *ikeSA, c *childSA) {
 		return
 	}
 	wait, _ := c.trouble.next(m)
-	m.after(wait, func() {
-		now := sa.peer.current()
-		if now != nil && !sa.peer.hasPair(c.child.Policy) {
+	m.again(sa.peer, c.child.Policy, wait, func(now *ikeSA) {
+		if !sa.peer.hasPair(c.child.Policy) {
 			m.wantChild(now, c.child.Policy)
 		}
 	})

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"time"
 
 	"github.com/adit-ipsec/adit/ike/keys"
 	"github.com/adit-ipsec/adit/ike/proposal"
@@ -148,7 +147,12 @@ func (t *createTask) overtaken(m *Machine, sa *ikeSA) bool {
 	case t.cancelled:
 		return true
 	case old == nil && t.own:
-		return sa.has(t.child.Policy)
+		i := slices.IndexFunc(sa.children, func(c *childSA) bool { return c.child.Policy == t.child.Policy && c.live() })
+		if i < 0 {
+			return false
+		}
+		m.wantsNoOther(sa.children[i], t.flow)
+		return true
 	case old == nil:
 		c := m.liveChild(sa.peer, t.child.Policy, nil)
 		if c == nil || c.sa.retiring {
@@ -391,8 +395,8 @@ func (t *createTask) later(m *Machine, sa *ikeSA, why failure) {
 		old.retry = m.after(wait, func() { m.rekeyChild(old.sa, old) })
 		return
 	}
-	m.after(wait, func() {
-		if now := sa.peer.current(); now != nil && !m.asking(now, t.child.Policy) {
+	m.again(sa.peer, t.child.Policy, wait, func(now *ikeSA) {
+		if !m.asking(now, t.child.Policy) {
 			m.enqueue(now, &createTask{child: t.child, flow: t.flow, trouble: t.trouble})
 		}
 	})
@@ -465,29 +469,6 @@ func (m *Machine) disown(sa *ikeSA, child *Child, o *childOffer) {
 	}
 	sa.children = append(sa.children, c) // it is no answer to what is wanted
 	m.closeChild(c, "", "")
-}
-
-// backoff is how long to wait before a thing is tried again.
-type backoff struct {
-	tries int
-	since time.Duration
-}
-
-// patience is how long something may be refused for the time being. RFC 7296 2.25:
-// "The recipient MAY retry the request one or more times over a period of several
-// minutes. If a peer continues to receive TEMPORARY_FAILURE on the same IKE SA after
-// several minutes, it SHOULD conclude that the state information is out of sync and
-// close the IKE SA."
-const patience = 4 * time.Minute
-
-// next is the time to wait now; false: it has been long enough.
-func (b *backoff) next(m *Machine) (time.Duration, bool) {
-	if b.tries == 0 {
-		b.since = m.now
-	}
-	wait := min(m.timing.Retry<<min(b.tries, 6), time.Minute)
-	b.tries++
-	return wait + m.jitter(wait), m.now-b.since < patience
 }
 
 // outOfSync closes an IKE SA whose two ends do not agree any more.

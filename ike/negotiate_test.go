@@ -310,3 +310,53 @@ func TestReauthenticationLosesNothing(t *testing.T) {
 		t.Error("it is the same IKE SA")
 	}
 }
+
+// TestRFC7296_2_25_TemporaryFailureInIKEAuth: a first Child SA that the peer cannot make
+// for the time being is not asked for again at once.
+func TestRFC7296_2_25_TemporaryFailureInIKEAuth(t *testing.T) {
+	r, a, b := pair(t, withSecond)
+	b.install = func(Install) error {
+		b.install = nil
+		return errInstall
+	}
+	a.step(Initiate{Peer: "B"})
+	asked := func() (n int) {
+		for _, d := range r.sent {
+			if h := d.header(); d.by == a && h.Exchange == wire.CreateChildSA && !h.Response() {
+				n++
+			}
+		}
+		return n
+	}
+	r.run(900 * time.Millisecond)
+	if n := asked(); n != 1 {
+		t.Errorf("%d are asked for at once, want the second policy's", n)
+	}
+	r.run(5 * time.Second)
+	if n := asked(); n != 2 {
+		t.Errorf("%d are asked for", n)
+	}
+	r.wantPairs(a, b, 2)
+}
+
+// TestWanted_TerminatedWhileItWaits: what the operator has ended is not asked for again
+// because it had been refused for the time being, or deleted by the peer.
+func TestWanted_TerminatedWhileItWaits(t *testing.T) {
+	r, a, b := up(t, func(pa, _ *Peer) { pa.Start = AtOnce })
+	b.step(Terminate{Peer: "A", Policy: "lan"})
+	r.run(100 * time.Millisecond)
+	a.step(Terminate{Peer: "B", Policy: "lan"})
+	r.run(time.Minute)
+	if len(a.sad) != 0 {
+		t.Error("what the peer has deleted is there again")
+	}
+	b.install = func(Install) error { return errInstall }
+	a.step(Acquire{Peer: "B", Policy: "lan"})
+	r.run(100 * time.Millisecond)
+	b.install = nil
+	a.step(Terminate{Peer: "B", Policy: "lan"})
+	r.run(time.Minute)
+	if len(a.sad) != 0 || len(a.refused) != 1 || len(a.m.peers["B"].again) != 0 {
+		t.Errorf("%d SAs, refused %v, %d wait", len(a.sad), a.refused, len(a.m.peers["B"].again))
+	}
+}

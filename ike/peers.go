@@ -139,8 +139,8 @@ func (m *Machine) acquire(in Acquire) {
 		m.do(Refuse{Peer: in.Peer, Policy: in.Policy, Why: "no such peer or policy"})
 		return
 	}
-	if p.wanted[in.Policy] {
-		return // it is being made
+	if p.wanted[in.Policy] && m.making(p, in.Policy) {
+		return
 	}
 	if p.carries(in.Policy, in.Flow) {
 		m.count("acquire_late") // it was made while the packet's word was on its way
@@ -162,6 +162,14 @@ func (m *Machine) acquire(in Acquire) {
 	}
 	p.noteFlow(in.Policy, in.Flow)
 	m.want(p, in.Policy)
+}
+
+// making tells whether a Child SA of the policy is being made, or an IKE SA which comes
+// first, or is to be asked for again in a while. What waits for nothing is lost: then
+// the next packet begins anew.
+func (m *Machine) making(p *peer, policy string) bool {
+	return p.connecting() || p.again[policy] != nil ||
+		slices.ContainsFunc(p.sas, func(sa *ikeSA) bool { return m.asking(sa, policy) })
 }
 
 // carries tells whether a Child SA of the policy that is in use would take the packet;
@@ -201,10 +209,10 @@ func (m *Machine) want(p *peer, policy string) {
 	}
 }
 
-// wantMore asks for what else waits, once an IKE SA is up.
-func (m *Machine) wantMore(sa *ikeSA) {
+// wantMore asks for what else waits, once an IKE SA is up, but for one policy.
+func (m *Machine) wantMore(sa *ikeSA, except string) {
 	for i := range sa.peer.Children {
-		if policy := sa.peer.Children[i].Policy; sa.peer.wanted[policy] && !sa.has(policy) {
+		if policy := sa.peer.Children[i].Policy; policy != except && sa.peer.wanted[policy] && !sa.has(policy) {
 			m.wantChild(sa, policy)
 		}
 	}
@@ -287,6 +295,7 @@ func (m *Machine) terminate(in Terminate) {
 			continue
 		}
 		m.refuse(p, in.Policy, "terminated")
+		p.notAgainFor(in.Policy)
 		for _, sa := range slices.Clone(p.sas) {
 			m.cancelChildren(sa, in.Policy)
 			for _, c := range slices.Clone(sa.children) {
@@ -305,6 +314,9 @@ func (m *Machine) end(p *peer, reason string) {
 	p.retry = nil
 	p.failures, p.notAgain = 0, 0
 	m.refuseAll(p, reason)
+	for policy := range p.again {
+		p.notAgainFor(policy)
+	}
 	for _, sa := range slices.Clone(p.sas) {
 		m.deleteIKE(sa, reason)
 	}
@@ -361,13 +373,17 @@ func (m *Machine) startAgain(p *peer) {
 
 // startLater initiates after a time, if the peer is one to be up at once.
 func (m *Machine) startLater(p *peer, wait time.Duration) {
-	if p.Start != AtOnce || p.halted || m.mayConnect(p) != nil || m.peers[p.Name] != p {
+	if p.Start != AtOnce || p.halted || !p.Role.initiates() || !p.Remote.IsValid() || m.peers[p.Name] != p {
 		return
 	}
 	p.retry.stop()
 	p.retry = m.after(wait, func() {
 		p.retry = nil
-		if m.peers[p.Name] == p && !p.halted && p.current() == nil && !p.connecting() {
+		switch {
+		case m.peers[p.Name] != p || p.halted || p.current() != nil || p.connecting():
+		case m.mayConnect(p) != nil: // there are too many IKE SAs now
+			m.startLater(p, max(wait, m.timing.Retry))
+		default:
 			m.wantAll(p, "")
 		}
 	})

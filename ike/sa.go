@@ -161,6 +161,7 @@ type peer struct {
 	retry    *timer                 // the next attempt, after a failed one
 	failures int                    // attempts in a row that have failed
 	notAgain time.Duration          // before that nothing is initiated
+	again    map[string]*timer      // policies that are asked for again in a while
 	halted   bool                   // terminated by the operator: not up again by itself
 	verbose  bool
 	rank     int    // among those that are tried, the first first

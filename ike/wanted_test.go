@@ -110,3 +110,60 @@ func TestInstalled_BeforeTimers(t *testing.T) {
 	a.wantNothingLeft()
 	b.wantNothingLeft()
 }
+
+// TestWanted_ByNothing: a policy that waits and that nothing is being done for is asked
+// for with the next packet.
+func TestWanted_ByNothing(t *testing.T) {
+	r, a, b := up(t, withSecond)
+	a.step(Terminate{Peer: "B", Policy: "second"})
+	r.run(time.Second)
+	a.m.peers["B"].wanted["second"] = true
+	a.step(Acquire{Peer: "B", Policy: "second"})
+	r.run(time.Second)
+	r.wantPairs(a, b, 2)
+}
+
+// TestWanted_WhileAPairIsCopied: a pair that is to be made beside another IKE SA's is
+// what a packet waits for as well.
+func TestWanted_WhileAPairIsCopied(t *testing.T) {
+	r, a, _ := up(t, withSecond)
+	sa := a.establishedSAs()[0]
+	a.m.peers["B"].wanted["second"] = true
+	a.m.enqueue(sa, &createTask{child: sa.peer.child("second"), own: true})
+	a.step(Tick{})
+	if len(a.m.peers["B"].wanted) != 0 {
+		t.Error("it waits for what is there")
+	}
+	// One that the peer is to delete is none.
+	a.child("second").state = childRedundant
+	a.m.peers["B"].wanted["second"] = true
+	a.m.enqueue(sa, &createTask{child: sa.peer.child("second"), own: true})
+	a.step(Tick{})
+	r.run(time.Second)
+	if a.child("second") == nil || len(a.m.peers["B"].wanted) != 0 {
+		t.Errorf("no pair, and it wants %v", a.m.peers["B"].wanted)
+	}
+}
+
+// TestStart_WhenThereIsRoomAgain: a peer that is to be up comes up although there were
+// as many IKE SAs as there may be when it was to be tried again.
+func TestStart_WhenThereIsRoomAgain(t *testing.T) {
+	r := newRig(t)
+	pb, pc := peerAt(t, "A"), peerAt(t, "A")
+	pb.Start, pc.Start = AtOnce, AtOnce
+	pc.Name, pc.Remote, pc.Remotely.ID = "C", netip.MustParseAddr("192.0.2.3"), identity(t, "c.example.net")
+	a := r.add("A", Config{Peers: []Peer{pb, pc}, Limits: Limits{MaxSAs: 1}}, addrA.String())
+	r.add("B", Config{Peers: []Peer{peerAt(t, "B")}}, addrB.String())
+	r.run(3 * time.Minute) // C is not there
+	if n := len(a.establishedSAs()); n != 1 {
+		t.Fatalf("%d established", n)
+	}
+	atC := peerAt(t, "B")
+	atC.Local, atC.Auth.ID = pc.Remote, pc.Remotely.ID
+	r.add("C", Config{Peers: []Peer{atC}}, pc.Remote.String())
+	a.step(Terminate{Peer: "B"})
+	r.run(3 * time.Minute)
+	if sas := a.establishedSAs(); len(sas) != 1 || sas[0].peer.Name != "C" {
+		t.Errorf("%d established; log:\n%s", len(sas), lines(a.log))
+	}
+}
