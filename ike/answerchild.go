@@ -15,6 +15,10 @@ import (
 // createChildRequest takes CREATE_CHILD_SA: a new pair, one in the place of another,
 // or a new IKE SA.
 func createChildRequest(m *Machine, sa *ikeSA, payloads []wire.Payload, answer func(...wire.Payload)) {
+	if r := m.affords(sa, requestWorkOf(sa.peer, payloads)); r != nil {
+		answer(r.payload())
+		return
+	}
 	if wire.First[*wire.SA](payloads).Proposals[0].Protocol == wire.ProtocolIKE {
 		m.rekeyIKERequest(sa, payloads, answer)
 		return
@@ -57,7 +61,7 @@ func (m *Machine) createRequested(sa *ikeSA, payloads []wire.Payload, answer fun
 	if r != nil {
 		return r
 	}
-	ke, secrets, r := m.respondKE(a.choice, payloads)
+	ke, secrets, r := m.respondKE(sa, a.choice, payloads)
 	if r != nil {
 		return r
 	}
@@ -107,8 +111,9 @@ func (m *Machine) toRekey(sa *ikeSA, payloads []wire.Payload) (*childSA, *refusa
 	return old, nil
 }
 
-// respondKE is the responder's half of the key exchange of a choice, if it has one.
-func (m *Machine) respondKE(choice proposal.Choice, payloads []wire.Payload) (*wire.KE, [][]byte, *refusal) {
+// respondKE is the responder's half of the key exchange of a choice, if it has one. The
+// peer pays for additional ones now, which are still to come.
+func (m *Machine) respondKE(sa *ikeSA, choice proposal.Choice, payloads []wire.Payload) (*wire.KE, [][]byte, *refusal) {
 	method := choice.KE()
 	if method == proposal.KENone {
 		return nil, nil, nil
@@ -120,6 +125,9 @@ func (m *Machine) respondKE(choice proposal.Choice, payloads []wire.Payload) (*w
 		// payload. There are two octets of data associated with this notification:
 		// the accepted Diffie-Hellman group number in big endian order."
 		return nil, nil, &refusal{notify: wire.NotifyInvalidKEPayload, data: binary.BigEndian.AppendUint16(nil, uint16(method))}
+	}
+	if r := m.affords(sa, workOf(choice)); r != nil {
+		return nil, nil, r
 	}
 	public, secret, err := keys.Respond(method, m.rand, ke.Data)
 	if err != nil {

@@ -52,6 +52,8 @@ type strangers struct {
 	renewed time.Duration
 	made    bool
 
+	work allowance // of all that come from addresses that no peer has
+
 	logged   int
 	logSince time.Duration
 }

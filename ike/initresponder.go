@@ -24,7 +24,8 @@ import (
 //	6 proposal                     NO_PROPOSAL_CHOSEN
 //	7 key exchange method          INVALID_KE_PAYLOAD, stateless
 //	8 longer than the request      COOKIE, stateless
-//	9 key exchange, keys, answer   a half-open IKE SA
+//	9 dear, and much was computed  COOKIE, stateless; then drop
+//	10 key exchange, keys, answer  a half-open IKE SA
 func (m *Machine) initRequest(in Packet, msg *wire.Message) string {
 	key := messageKey(in.Remote, msg.Raw)
 	back := path{local: in.Local, remote: in.Remote, natt: in.NATT}
@@ -190,6 +191,9 @@ func (m *Machine) initAnswer(r *initRequested) string {
 	if !r.verified && len(m.initBytes(sa, answer)) > len(r.msg.Raw) {
 		m.sendCookie(r.back, r.msg, r.nonce)
 		return "cookie_for_length"
+	}
+	if why := m.affordsFirst(r); why != "" {
+		return why
 	}
 	ke := wire.First[*wire.KE](r.msg.Payloads)
 	public, secret, err := keys.Respond(r.choice.KE(), m.rand, ke.Data)

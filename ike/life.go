@@ -39,6 +39,7 @@ func (m *Machine) establish(sa *ikeSA, p *peer, proved auth.Peer, initialContact
 	f := sa.first
 	sa.peer, sa.proved, sa.opener, sa.origin = p, proved, sa.initiator, lower(sa.ni, sa.nr)
 	sa.carried = sa.path
+	sa.work = sa.allowanceOf()
 	m.uncount(sa)
 	if initialContact {
 		m.initialContact(sa)

@@ -8,11 +8,13 @@ import (
 )
 
 // The negotiation log: one Event when a stage begins, and one when it is done or
-// has failed. What a stranger can cause is bounded by strangerEvents; all of it is
-// counted.
+// has failed. What a stranger can cause is bounded by strangerEvents, and what a peer
+// can by peerEvents; all of it is counted.
 const (
 	strangerEvents = 20 // events that unauthenticated messages cause, per strangerPeriod
 	strangerPeriod = time.Second
+	peerEvents     = 5000 // events of one identity, per peerPeriod
+	peerPeriod     = 10 * time.Second
 )
 
 // emit gives an event as it is.
@@ -20,6 +22,10 @@ func (m *Machine) emit(e Event) { m.do(e) }
 
 // event gives an event of an IKE SA, and fills in what the SA knows.
 func (m *Machine) event(sa *ikeSA, e Event) {
+	if sa.work != nil && !sa.work.mayLog(m.now) {
+		m.count("peer_events_suppressed")
+		return
+	}
 	if sa.peer != nil {
 		e.Peer = sa.peer.Name
 		e.LocalID = sa.peer.Auth.Identity().String()

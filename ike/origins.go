@@ -24,6 +24,7 @@ type origins struct {
 // origin is the peers that come from one address, or from any.
 type origin struct {
 	kinds []*kind
+	work  allowance // that nobody has paid for who is authenticated
 }
 
 // kind is the peers of an origin that have the same proposals, and all that an answer
@@ -63,6 +64,16 @@ func newOrigins(names []string, peers map[string]*peer) origins {
 		k.add(p)
 	}
 	return o
+}
+
+// keep takes over what addresses that are still there have had computed.
+func (o *origins) keep(old *origins) {
+	o.any.work = old.any.work
+	for a, from := range o.at {
+		if was := old.at[a]; was != nil {
+			from.work = was.work
+		}
+	}
 }
 
 func (k *kind) add(p *peer) {

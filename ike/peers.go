@@ -106,7 +106,9 @@ func (m *Machine) configure(peers []Peer) error {
 			m.startAgain(p)
 		}
 	}
+	old := m.origins
 	m.origins = newOrigins(m.names, m.peers)
+	m.origins.keep(&old)
 	return nil
 }
 

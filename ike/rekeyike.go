@@ -177,7 +177,7 @@ func (m *Machine) successorOf(sa *ikeSA, spi wire.SPI, choice proposal.Choice) *
 		spi: spi, spiR: wire.SPI(binary.BigEndian.Uint64(choice.SPI)), born: m.now, rekeyOf: sa, opener: sa.opener, origin: sa.origin,
 		peer: sa.peer, proved: sa.proved, path: sa.path, carried: sa.carried, choice: choice,
 		behindNAT: sa.behindNAT, peerBehindNAT: sa.peerBehindNAT, forcedUDP: sa.forcedUDP,
-		fragmentation: sa.fragmentation, mobike: sa.mobike, childless: sa.childless,
+		fragmentation: sa.fragmentation, mobike: sa.mobike, childless: sa.childless, work: sa.work,
 	}
 }
 
@@ -311,7 +311,7 @@ func (m *Machine) rekeyIKEAsked(sa *ikeSA, payloads []wire.Payload) (*ikeSA, *wi
 	if err := keys.CheckNonce(choice.PRF(), ni); err != nil {
 		return no(wire.NotifyInvalidSyntax, "invalid_syntax", err.Error())
 	}
-	ke, secrets, r := m.respondKE(choice, payloads)
+	ke, secrets, r := m.respondKE(sa, choice, payloads)
 	if r != nil {
 		return nil, nil, nil, r
 	}

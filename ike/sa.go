@@ -104,6 +104,7 @@ type ikeSA struct {
 	retiring bool
 
 	expected []*expected // follow-ups of the peer's exchanges
+	work     *allowance  // the peer's; nil: nobody is authenticated yet
 	askedBy  path        // where the peer's last request came from, and to
 	seenAs   string      // this end's address as the peer has seen it, hashed; "": not known
 
@@ -164,8 +165,9 @@ type peer struct {
 	again    map[string]*timer      // policies that are asked for again in a while
 	halted   bool                   // terminated by the operator: not up again by itself
 	verbose  bool
-	rank     int    // among those that are tried, the first first
-	surplus  *timer // looks whether there are too many IKE SAs; nil: one is enough
+	rank     int       // among those that are tried, the first first
+	work     allowance // of its identity, if it is to have one
+	surplus  *timer    // looks whether there are too many IKE SAs; nil: one is enough
 	// surplusPairs looks whether there are too many pairs; nil: there are not.
 	surplusPairs *timer
 }

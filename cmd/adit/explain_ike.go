@@ -61,6 +61,8 @@ var ikeCounters = []explanation{
 	{"IKEAcquireLate", "packets that wanted an SA which was there when the machine heard of them", ""},
 	{"IKEAcquireTooSoon", "packets that wanted an SA shortly after a negotiation had failed", "the log says what it failed with"},
 	{"IKEMessageIdsSpent", "requests on an IKE SA that has used all of its message IDs; it is ended (RFC 7296 2.2)", "a fault of the peer: it should have rekeyed long before"},
+	{"IKETooMuchWork", "requests of authenticated peers that were answered TEMPORARY_FAILURE: their key exchanges would take more than one peer may have (RFC 7296 2.25)", "a few after a restart of a peer with many Child SAs and a dear group: they come again. Many: a fault of the peer, or somebody has its keys; `pfs` with `x25519` costs a hundredth"},
+	{"IKEInitTooMuchWork", "first messages dropped: the dear key exchanges of strangers take as much as they may", "a flood: leave groups above `modp2048` out of `proposals` if no peer needs them"},
 	{"IKETooManySasOfOne", "IKE SAs that went because their peer has made more than one peer may have", "a fault of the peer, or several gateways with one identity"},
 	{"IKEInitTooLong", "first messages that are longer than any needs to be", "noise, or somebody who tries"},
 	{"IKETooShortToAnswer", "questions that were not answered: the answer would have been longer than they were, to an address that nobody has verified", "noise"},
@@ -68,6 +70,7 @@ var ikeCounters = []explanation{
 	{"IKEDuplicateFromElsewhere", "requests that came again from another address, and were not answered there", "a few: a peer's NAT has changed; many: somebody replays"},
 	{"IKEUnknownError", "answers with an error of a number that nobody has defined", "a fault of the peer; the log names it"},
 	{"IKEUnknownToken", "answers of the database that nobody waits for", "report it"},
+	{"IKEPeerEventsSuppressed", "lines that the log was spared: one authenticated peer had caused thousands in ten seconds", "a fault of that peer, or somebody has its keys: the lines before say which it is"},
 	{"IKEStrangerEventsSuppressed", "lines that the log was spared: strangers had caused too many in a second", "the counters beside it say what they were"},
 }
 
