@@ -8,7 +8,7 @@ import (
 )
 
 // Action is one thing that the driver is to do. It does the actions of a Step in
-// their order. The types are Send, Install, Remove, Move, Refuse and Event.
+// their order. The types are Send, Install, Remove, Move, AskHeard, Refuse and Event.
 type Action interface{ action() }
 
 // Send is a message for the wire. NATT: it leaves the port of NAT traversal, with
@@ -43,13 +43,22 @@ type Move struct {
 	Local, Remote netip.AddrPort
 }
 
+// AskHeard asks how long ago a packet last came on one of these inbound SAs. The
+// driver steps Heard with the same SPI behind it, before any other input. A driver
+// that does not has peers asked more often than needed.
+type AskHeard struct {
+	SPI uint64 // this end's, of the IKE SA
+	IDs []sad.ID
+}
+
 // Refuse says that there will be no SA for a policy now: packets that are held for
 // it are to be dropped.
 type Refuse struct{ Peer, Policy, Why string }
 
-func (Send) action()    {}
-func (Install) action() {}
-func (Remove) action()  {}
-func (Move) action()    {}
-func (Refuse) action()  {}
-func (Event) action()   {}
+func (Send) action()     {}
+func (Install) action()  {}
+func (Remove) action()   {}
+func (Move) action()     {}
+func (AskHeard) action() {}
+func (Refuse) action()   {}
+func (Event) action()    {}

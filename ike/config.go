@@ -89,7 +89,7 @@ type Peer struct {
 	// it is deleted (0: Rekey and a tenth more). At most a tenth of
 	// Rekey is taken off at random.
 	Rekey, Reauth, Hard time.Duration
-	DPD                 time.Duration // idle time before liveness is checked; 0: off
+	DPD                 time.Duration // silence of the peer, its packets included, before it is asked; 0: off
 	Mobike              bool
 	Fragmentation       bool
 	FragmentSize        int  // bytes of an IP packet of a fragment; 0: 1280 (IPv6), 576..1280 (IPv4: 1280)

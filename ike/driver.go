@@ -32,6 +32,9 @@ type SAD interface {
 	Remove(ids ...sad.ID) int
 	// Move sets the outer endpoints of a peer's SAs.
 	Move(Move)
+	// Heard is how long ago the newest packet came on inbound SAs that was
+	// authentic and no replay; false: none has. IDs that are not there mean nothing.
+	Heard(ids ...sad.ID) (ago time.Duration, ok bool)
 }
 
 // DriverConfig is what a Driver is made of.
@@ -217,6 +220,8 @@ func (d *Driver) act(actions []Action) {
 			d.remove(a)
 		case Move:
 			d.cfg.SAD.Move(a)
+		case AskHeard:
+			d.step(d.askHeard(a))
 		case Refuse:
 			d.cfg.Refused(a)
 		case Event:

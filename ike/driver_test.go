@@ -32,6 +32,8 @@ func (s *scripted) Step(now time.Duration, in Input) []Action {
 		what = fmt.Sprintf("Packet %x", in.Data[28:])
 	case Installed:
 		what = fmt.Sprintf("Installed %d %v", in.Token, in.Err)
+	case Heard:
+		what = fmt.Sprintf("Heard %d %v %v", in.SPI, in.Ago, in.Never)
 	}
 	s.steps = append(s.steps, fmt.Sprintf("%v %s", now, what))
 	if s.deadline != 0 && now >= s.deadline {
@@ -87,6 +89,11 @@ func (w *world) Remove(ids ...sad.ID) int {
 }
 
 func (w *world) Move(m Move) { w.note("move %s to %s", m.Peer, m.Remote) }
+
+func (w *world) Heard(ids ...sad.ID) (time.Duration, bool) {
+	w.note("heard on %d", len(ids))
+	return 3 * time.Second, len(ids) > 1
+}
 
 // rig is a driver around a script, in virtual time.
 type driverRig struct {

@@ -46,6 +46,8 @@ func (e *exampleEnd) Remove(ids ...sad.ID) int {
 
 func (e *exampleEnd) Move(ike.Move) {}
 
+func (e *exampleEnd) Heard(...sad.ID) (time.Duration, bool) { return 0, false }
+
 // run drives a machine with one peer until ctx ends.
 func (e *exampleEnd) run(ctx context.Context, peer ike.Peer) (*ike.Driver, error) {
 	machine, err := ike.New(ike.Config{Peers: []ike.Peer{peer}})

@@ -6,47 +6,8 @@ import (
 	"github.com/adit-ipsec/adit/ike/wire"
 )
 
-// INFORMATIONAL, RFC 7296 1.4: liveness, deletes, errors, and MOBIKE, which is in
+// INFORMATIONAL, RFC 7296 1.4: deletes and errors; liveness is in liveness.go, MOBIKE in
 // mobike.go.
-
-// startLiveness sets when the peer is asked whether it lives. RFC 7296 2.4: "If no
-// cryptographically protected messages have been received on an IKE SA or any of
-// its Child SAs recently, the system needs to perform a liveness check". Only IKE
-// messages count here: the machine does not see ESP.
-func (m *Machine) startLiveness(sa *ikeSA) {
-	p := sa.peer
-	if p.DPD <= 0 || p.Role == Passive {
-		return
-	}
-	sa.timers.liveness.stop()
-	sa.timers.liveness = m.at(max(sa.heard+p.DPD, m.now), func() {
-		if sa.state != established {
-			return
-		}
-		if m.now-sa.heard < p.DPD {
-			m.startLiveness(sa) // something has come meanwhile
-			return
-		}
-		if sa.ours.task == nil { // else that is a check, too
-			m.enqueue(sa, sa.liveness())
-		}
-		sa.timers.liveness = m.after(p.DPD, func() { m.startLiveness(sa) })
-	})
-}
-
-// livenessTask is an empty INFORMATIONAL.
-type livenessTask struct{}
-
-func (livenessTask) kind() wire.ExchangeType { return wire.Informational }
-
-func (livenessTask) request(m *Machine, sa *ikeSA) ([]wire.Payload, error) {
-	m.count("liveness_checks")
-	return nil, nil
-}
-
-func (livenessTask) response(*Machine, *ikeSA, []wire.Payload) {} // that it came says all
-
-func (livenessTask) failed(*Machine, *ikeSA, failure) {} // the window ends the SA
 
 // deleteIKE deletes an IKE SA: nothing else is asked on it, its Child SAs go at
 // once, and it goes itself when the peer has answered, or does not.

@@ -2,14 +2,15 @@ package ike
 
 import (
 	"net/netip"
+	"time"
 
 	"github.com/adit-ipsec/adit/internal/packet"
 	"github.com/adit-ipsec/adit/sad"
 )
 
 // Input is one thing that happened: the driver hands it to Machine.Step. The types
-// are Packet, Tick, Acquire, Expired, Installed, Moved, Initiate, Rekey, Terminate,
-// Configure, PathChanged and Verbose.
+// are Packet, Tick, Acquire, Expired, Installed, Heard, Moved, Initiate, Rekey,
+// Terminate, Configure, PathChanged and Verbose.
 type Input interface{ input() }
 
 // Packet is an IKE message from the wire. Data is borrowed until Step returns and
@@ -42,6 +43,14 @@ type Expired struct {
 type Installed struct {
 	Token uint64
 	Err   error
+}
+
+// Heard answers an AskHeard: Ago is how long ago the newest packet came that was
+// authentic and no replay. Never: none has.
+type Heard struct {
+	SPI   uint64 // of the AskHeard
+	Ago   time.Duration
+	Never bool
 }
 
 // Moved says that the dataplane follows a peer, whose authenticated ESP came from
@@ -88,6 +97,7 @@ func (Tick) input()        {}
 func (Acquire) input()     {}
 func (Expired) input()     {}
 func (Installed) input()   {}
+func (Heard) input()       {}
 func (Moved) input()       {}
 func (Initiate) input()    {}
 func (Rekey) input()       {}

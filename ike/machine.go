@@ -126,6 +126,8 @@ func (m *Machine) take(in Input) {
 			m.count(why)
 		}
 	case Tick, Installed:
+	case Heard:
+		m.heardOn(in)
 	case Acquire:
 		m.acquire(in)
 	case Expired:

@@ -80,6 +80,7 @@ type end struct {
 	leaving map[sad.ID]leaving
 	log     []string
 	heard   func(what string) // what the end does, as it does it; nil: nobody listens
+	packets packetsIn
 }
 
 func newRig(t testing.TB) *rig { return &rig{t: t, latency: 10 * time.Millisecond} }
@@ -166,6 +167,8 @@ func (e *end) perform(actions []Action) {
 			}
 		case Refuse:
 			e.refused = append(e.refused, a)
+		case AskHeard:
+			e.askHeard(a)
 		case Event:
 			e.events = append(e.events, a)
 			e.log = append(e.log, eventLine(a))

@@ -28,7 +28,7 @@ type SAStatus struct {
 	Authentication  string // how the peer has proved itself
 	Suite           string
 	Age             time.Duration // since it was established, or began
-	Heard           time.Duration // since the last authentic message
+	Heard           time.Duration // since the last sign of life: an authentic message, or a packet that was asked for
 	RekeyIn, EndIn  time.Duration // 0: never
 	BehindNAT       bool          // this end is
 	PeerBehindNAT   bool

@@ -27,6 +27,7 @@ func (nowhere) Install(...sad.Params) error                          { return ni
 func (nowhere) Replace([]sad.ID, time.Duration, ...sad.Params) error { return nil }
 func (nowhere) Remove(...sad.ID) int                                 { return 0 }
 func (nowhere) Move(ike.Move)                                        {}
+func (nowhere) Heard(...sad.ID) (time.Duration, bool)                { return 0, false }
 
 // TestPacketsOfAManualPeerDoNotWait: beside peers of IKE there is one with manual keys
 // whose SA is gone. Its packet is held, as all are; it is shown; and since nobody will

@@ -45,6 +45,7 @@ type entry struct {
 	first  bool          // there was no other of its direction and policy when it came
 	gone   time.Duration // when its grace is over; 0: it stays
 	newest uint64        // number of the newest packet that it took
+	heard  time.Duration // when it took the last packet; 0: it has taken none
 
 	key      string     // both keys
 	src, dst netip.Addr // of packets inside, where it is an outbound SA
@@ -162,6 +163,8 @@ func (h *host) perform(actions []ike.Action) {
 			h.remove(a.IDs, a.Grace)
 		case ike.Move:
 			h.move(a)
+		case ike.AskHeard:
+			h.step(h.heard(a))
 		case ike.Refuse:
 			h.refused(a)
 		case ike.Event:

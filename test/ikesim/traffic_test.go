@@ -150,6 +150,7 @@ func (h *host) receiveData(d datagram) {
 		w.fail("%s: %s came in %s and is %s here", h.name, w.log.spi(p.sa.SPI), p.sa.Encap, e.Encap)
 	case e != nil:
 		w.data.taken++
+		e.heard = w.now
 		h.follow(e, d)
 	case w.now <= h.excused[p.from.index]:
 		w.data.excused++
@@ -160,6 +161,23 @@ func (h *host) receiveData(d datagram) {
 	default:
 		w.fail("%s has no SA %s for a packet of %s, whose SA it is", h.name, w.log.spi(p.sa.SPI), p.from.name)
 	}
+}
+
+// heard says when packets last came on inbound SAs.
+func (h *host) heard(a ike.AskHeard) ike.Heard {
+	answer := ike.Heard{SPI: a.SPI, Never: true}
+	last := time.Duration(0)
+	for _, id := range a.IDs {
+		e := h.sad[id]
+		switch {
+		case e == nil || id.Direction != sad.Inbound:
+			h.w.fail("%s asks what came on %s, which it does not have", h.name, id)
+		case e.heard > last:
+			last = e.heard
+			answer.Ago, answer.Never = h.w.now-last, false
+		}
+	}
+	return answer
 }
 
 // inbound is the inbound SA that a packet of a peer's outbound one is for; nil:
