@@ -267,7 +267,10 @@ func (d *Driver) Do(ctx context.Context, in Input) error {
 // Status is the state of every configured peer.
 func (d *Driver) Status(ctx context.Context) (list []PeerStatus, err error) {
 	ok := false
-	err = d.call(ctx, func() { list, ok = d.status() })
+	err = d.call(ctx, func() {
+		d.step(Tick{}) // its ages are of now, and not of the last message
+		list, ok = d.status()
+	})
 	if err == nil && !ok {
 		err = errFault
 	}

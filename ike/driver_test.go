@@ -204,6 +204,38 @@ func TestDriverDoesActionsInOrder(t *testing.T) {
 	})
 }
 
+// TestDriverAsksWhatWasHeard: the answer is stepped right behind its question.
+func TestDriverAsksWhatWasHeard(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newDriverRig(t)
+		id := sad.ID{Direction: sad.Inbound, SPI: 0x1000, Peer: "b"}
+		r.answer = func(_ time.Duration, in Input) []Action {
+			if _, ok := in.(Packet); ok {
+				return []Action{AskHeard{SPI: 7, IDs: []sad.ID{id, id}}, AskHeard{SPI: 8, IDs: []sad.ID{id}}, Refuse{Policy: "lan"}}
+			}
+			return nil
+		}
+		r.start(t, 0)
+		r.put(t, 1, 0xaa)
+		synctest.Wait()
+		wantLines(t, "done", r.done, []string{"heard on 2", "heard on 1", "refused lan"})
+		wantLines(t, "steps", r.steps, []string{"0s Tick", "0s Packet aa", "0s Heard 7 3s false", "0s Heard 8 3s true"})
+	})
+}
+
+// TestDriverStatusIsOfNow: nothing has happened for an hour, and the ages are an hour.
+func TestDriverStatusIsOfNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newDriverRig(t)
+		r.start(t, 0)
+		r.after(time.Hour)
+		if _, err := r.driver.Status(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		wantLines(t, "steps", r.steps, []string{"0s Tick", "1h0m0s Tick"})
+	})
+}
+
 // TestDriverTellsFailures: a SAD that refuses is told to the machine, and a socket
 // that does costs one message.
 func TestDriverTellsFailures(t *testing.T) {
