@@ -322,7 +322,7 @@ func TestF5_PanicCostsOnePacket(t *testing.T) {
 		for i, want := range []string{"index out of range", "string"} {
 			e := events[i]
 			if e.Reason != "panic_recovered" || e.Outcome != Failed || e.Remote != thereIKE || !strings.Contains(e.Text, want) ||
-				!strings.Contains(e.Text, "driver_test.go") && !strings.Contains(e.Text, "TestF5") || strings.ContainsRune(e.Text, 0) {
+				!strings.Contains(e.Stack, "TestF5") || !strings.Contains(e.Stack, " driver_test.go:") || strings.ContainsRune(e.Text+e.Stack, 0) {
 				t.Errorf("event %d: %+v", i, e)
 			}
 		}

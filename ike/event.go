@@ -58,4 +58,7 @@ type Event struct {
 	Authentication string // how the peer proved itself: "psk", "rsa", "ecdsa", ...
 	Took           time.Duration
 	Retransmits    int
+	// Stack is where a fault of this program happened (panic_recovered): functions
+	// with file and line, the innermost first, and not one value of theirs.
+	Stack string
 }

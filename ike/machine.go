@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
-	"runtime/debug"
 	"time"
 
 	"github.com/adit-ipsec/adit/ike/wire"
@@ -157,11 +156,9 @@ func (m *Machine) guarded(in Packet) (why string) {
 	defer func() {
 		if r := recover(); r != nil {
 			why = "panic_recovered"
-			m.panicked = fmt.Sprintf("%v\n%s", r, debug.Stack())
-			m.strangerEvent(Event{
-				Stage: StageMessage, Outcome: Failed, Reason: why, Text: "a message was too much for this end: report it",
-				Local: in.Local, Remote: in.Remote,
-			})
+			e := panicEvent(in, r)
+			m.panicked = fmt.Sprintf("%v\n%s", r, e.Stack)
+			m.strangerEvent(e)
 		}
 	}()
 	return m.packet(in)

@@ -3,6 +3,7 @@ package ike
 import (
 	"errors"
 	"fmt"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"time"
@@ -86,20 +87,25 @@ func faultEvent(about string, value any) Event {
 	}
 	return Event{
 		Stage: StageMessage, Outcome: Failed, Reason: "panic_recovered",
-		Text: fmt.Sprintf("a fault of this program in %s: %s; please report it: %s", about, what, panicPlace()),
+		Text:  fmt.Sprintf("a fault of this program in %s: %s; please report it with its stack", about, what),
+		Stack: panicStack(),
 	}
 }
 
-// panicPlace is the innermost functions that were running, without arguments.
-func panicPlace() string {
+// maxFrames is how many functions of a stack are told.
+const maxFrames = 32
+
+// panicStack is the functions that were running, the innermost first. A stack as the
+// runtime prints it has their arguments, which may be keys: here are only names.
+func panicStack() string {
 	var pcs [64]uintptr
 	frames := runtime.CallersFrames(pcs[:runtime.Callers(1, pcs[:])])
 	var list []string
 	inside := false
 	for {
 		f, more := frames.Next()
-		if inside && len(list) < 8 && !strings.HasPrefix(f.Function, "runtime.") {
-			list = append(list, fmt.Sprintf("%s:%d", f.Function[strings.LastIndexByte(f.Function, '/')+1:], f.Line))
+		if inside && len(list) < maxFrames && !strings.HasPrefix(f.Function, "runtime.") {
+			list = append(list, fmt.Sprintf("%s %s:%d", f.Function[strings.LastIndexByte(f.Function, '/')+1:], filepath.Base(f.File), f.Line))
 		}
 		inside = inside || f.Function == "runtime.gopanic"
 		if !more {

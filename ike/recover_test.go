@@ -3,9 +3,12 @@ package ike
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/adit-ipsec/adit/ike/wire"
 )
 
 // TestNothingIsDoneOfAStepThatPanics: not with the next step either, which is about
@@ -26,6 +29,37 @@ func TestNothingIsDoneOfAStepThatPanics(t *testing.T) {
 	}
 	if actions := d.guarded(Tick{}); len(actions) != 0 {
 		t.Errorf("the step behind it does %v", actions)
+	}
+}
+
+// TestTheStackOfAPanicIsTold: of a message that panics inside the machine the log says
+// where, by function, file and line, the innermost first; and no argument, which could
+// be a word of a key.
+func TestTheStackOfAPanicIsTold(t *testing.T) {
+	m, err := New(Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.sas[1] = &ikeSA{initiator: true, spi: 1, spiR: 2, state: states} // a state that cannot be
+	h := wire.Header{Initiator: 1, Responder: 2, Major: wire.Version, Exchange: wire.Informational}
+	message := append(wire.BeginProtected(h, nil, wire.Protected{}, 64), make([]byte, 64)...)
+	var told []Event
+	for _, a := range m.Step(time.Second, Packet{Remote: thereIKE, Data: message}) {
+		if e, ok := a.(Event); ok {
+			told = append(told, e)
+		}
+	}
+	if len(told) != 1 || m.stats["panic_recovered"] != 1 {
+		t.Fatalf("%d events, counted %v: %+v", len(told), m.stats, told)
+	}
+	e := told[0]
+	frames := strings.Split(e.Stack, " < ")
+	if e.Reason != "panic_recovered" || e.Remote != thereIKE || len(frames) < 4 || !strings.HasPrefix(frames[0], "ike.(*Machine).asked window.go:") ||
+		!strings.Contains(e.Stack, "ike.(*Machine).packet table.go:") || !strings.Contains(e.Stack, "TestTheStackOfAPanicIsTold recover_test.go:") {
+		t.Errorf("%+v", e)
+	}
+	if strings.Contains(e.Stack+m.panicked, "0x") || strings.Contains(e.Stack, "/") {
+		t.Errorf("arguments, or paths of the machine that built it: %q", e.Stack+m.panicked)
 	}
 }
 

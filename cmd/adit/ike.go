@@ -212,6 +212,9 @@ func logIKE(log *slog.Logger, e *ike.Event) {
 	case ike.Began:
 		level = slog.LevelDebug
 	}
+	if e.Stack != "" {
+		level = slog.LevelError // a fault of this program
+	}
 	l := eventLine{level: level, text: e.Text}
 	if l.text == "" {
 		l.text = string(e.Stage)
@@ -240,6 +243,9 @@ func logIKE(log *slog.Logger, e *ike.Event) {
 	}
 	if e.Retransmits != 0 {
 		l.add("retransmits", e.Retransmits)
+	}
+	if e.Stack != "" {
+		l.add("stack", e.Stack)
 	}
 	log.LogAttrs(context.Background(), l.level, l.text, l.attributes...)
 }

@@ -256,6 +256,10 @@ func TestNegotiationLogIsOneLinePerStage(t *testing.T) {
 			ike.Event{Peer: "b", Stage: ike.StageChild, Outcome: ike.Done, Policy: "lan", Suite: "aes128gcm16", SPIIn: 0x1001, SPIOut: 0x2001, Took: 1234567},
 			"level=INFO msg=CHILD_SA event=IKE peer=b stage=CHILD_SA outcome=done policy=lan suite=aes128gcm16 spi_in=0x1001 spi_out=0x2001 took=1.23ms\n",
 		},
+		{
+			ike.Event{Stage: ike.StageMessage, Outcome: ike.Failed, Reason: "panic_recovered", Text: "a fault", Stack: "ike.f f.go:7 < ike.g g.go:9"},
+			"level=ERROR msg=\"a fault\" event=IKE stage=message outcome=failed reason=panic_recovered stack=\"ike.f f.go:7 < ike.g g.go:9\"\n",
+		},
 		{ike.Event{Stage: ike.StageMessage, Outcome: ike.Began}, "level=DEBUG msg=message event=IKE stage=message outcome=began\n"},
 		{ike.Event{Stage: ike.StageMessage, Outcome: ike.Detail, Text: "x"}, "level=INFO msg=x event=IKE stage=message outcome=detail\n"},
 	} {
