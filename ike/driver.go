@@ -81,6 +81,7 @@ type stepper interface {
 	Step(now time.Duration, in Input) []Action
 	Deadline() (time.Duration, bool)
 	Status() []PeerStatus
+	Idle() bool
 	Stats() map[string]uint64
 }
 
@@ -128,20 +129,14 @@ func newDriver(cfg DriverConfig, machine stepper) *Driver {
 }
 
 // Run drives the machine until ctx ends, and then stops it in order: it terminates
-// every peer, and goes on until their answers are there, at most DriverConfig.Stop.
-// It is called once.
+// every peer, begins nothing any more, and goes on until their answers are there, at
+// most DriverConfig.Stop. It is called once.
 func (d *Driver) Run(ctx context.Context) {
 	d.running.Do(func() {
 		defer close(d.done)
 		d.step(Tick{}) // the peers that are to be up at once
 		d.loop(ctx.Done(), func() bool { return false })
-		d.step(Terminate{})
-		limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Stop)
-		defer cancel()
-		d.loop(limit.Done(), func() bool {
-			list, _ := d.status()
-			return !inUse(list)
-		})
+		d.finish(ctx)
 	})
 }
 
@@ -306,14 +301,4 @@ func (d *Driver) call(ctx context.Context, do func()) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
-}
-
-// inUse tells whether any IKE SA is left.
-func inUse(list []PeerStatus) bool {
-	for i := range list {
-		if len(list[i].SAs) > 0 {
-			return true
-		}
-	}
-	return false
 }

@@ -23,6 +23,7 @@ type scripted struct {
 	answer   func(now time.Duration, in Input) []Action
 	deadline time.Duration // 0: none
 	status   []PeerStatus
+	statuses int // how often it was asked for
 }
 
 func (s *scripted) Step(now time.Duration, in Input) []Action {
@@ -46,8 +47,14 @@ func (s *scripted) Step(now time.Duration, in Input) []Action {
 }
 
 func (s *scripted) Deadline() (time.Duration, bool) { return s.deadline, s.deadline != 0 }
-func (s *scripted) Status() []PeerStatus            { return s.status }
-func (s *scripted) Stats() map[string]uint64        { return map[string]uint64{"dropped": 3} }
+func (s *scripted) Status() []PeerStatus {
+	s.statuses++
+	return s.status
+}
+func (s *scripted) Idle() bool {
+	return !slices.ContainsFunc(s.status, func(p PeerStatus) bool { return len(p.SAs) > 0 })
+}
+func (s *scripted) Stats() map[string]uint64 { return map[string]uint64{"dropped": 3} }
 
 // world is a driver's transport and SAD, which write down what they are asked.
 type world struct {
@@ -350,6 +357,7 @@ func TestDriverStopsInOrder(t *testing.T) {
 	for _, answered := range []bool{true, false} {
 		synctest.Test(t, func(t *testing.T) {
 			r := newDriverRig(t)
+			r.driver.cfg.Log = func(Event) {} // who has not answered: TestDriverSaysWhoDidNotAnswerItsEnd
 			r.status = []PeerStatus{{SAs: make([]SAStatus, 1)}}
 			r.answer = func(_ time.Duration, in Input) []Action {
 				switch in.(type) {

@@ -34,6 +34,9 @@ func (m *Machine) initRequest(in Packet, msg *wire.Message) string {
 		m.sendAll(back, sa.first0)
 		return ""
 	}
+	if m.stopping {
+		return "stopping"
+	}
 	if !msg.FromInitiator() || msg.Initiator == 0 || msg.Responder != 0 || msg.MessageID != 0 || msg.Protected != nil {
 		return "init_header"
 	}

@@ -69,8 +69,12 @@ type Initiate struct{ Peer, Policy string }
 type Rekey struct{ Peer, Policy string }
 
 // Terminate asks for the end of everything with a peer (Peer "": with all), or of
-// the Child SAs of Policy. Deletes are sent.
-type Terminate struct{ Peer, Policy string }
+// the Child SAs of Policy. Deletes are sent. Last: this end is going away, all that
+// there is ends, and nothing is begun any more by either end.
+type Terminate struct {
+	Peer, Policy string
+	Last         bool
+}
 
 // Configure sets the peers anew. A peer whose settings are the same keeps its SAs;
 // one that is gone or has changed is terminated.

@@ -37,6 +37,7 @@ type Machine struct {
 
 	childSPIs spiTable // inbound SPIs that are taken
 	panicked  string   // where a message made this end panic, for tests
+	stopping  bool     // the last Terminate was there
 
 	stats map[string]uint64
 }
@@ -138,6 +139,10 @@ func (m *Machine) take(in Input) {
 	case Rekey:
 		m.rekey(in)
 	case Terminate:
+		if in.Last {
+			m.stop()
+			return
+		}
 		m.terminate(in)
 	case Configure:
 		if err := m.configure(in.Peers); err != nil {

@@ -116,6 +116,8 @@ func (m *Machine) configure(peers []Peer) error {
 func (m *Machine) mayConnect(p *peer) *failure {
 	var why failure
 	switch {
+	case m.stopping:
+		why = failure{Reason: "terminated", Text: "this end is stopping"}
 	case !p.Role.initiates():
 		why = responderOnly(p)
 	case !p.Remote.IsValid():

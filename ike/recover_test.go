@@ -84,6 +84,7 @@ type faulty struct{}
 func (faulty) Step(time.Duration, Input) []Action { panic("a fault") }
 func (faulty) Deadline() (time.Duration, bool)    { return 0, false }
 func (faulty) Status() []PeerStatus               { return nil }
+func (faulty) Idle() bool                         { return true }
 func (faulty) Stats() map[string]uint64           { return nil }
 
 // mute answers no question.
@@ -93,6 +94,7 @@ func (mute) Step(time.Duration, Input) []Action { return nil }
 func (mute) Deadline() (time.Duration, bool)    { panic("a fault") }
 func (mute) Status() []PeerStatus               { panic("a fault") }
 func (mute) Stats() map[string]uint64           { panic("a fault") }
+func (mute) Idle() bool                         { return true }
 
 // TestAQuestionThatPanicsEndsNothing: neither when the machine wants to be stepped nor
 // what its state is; it is asked again, but not at once.

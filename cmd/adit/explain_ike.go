@@ -51,6 +51,7 @@ var ikeCounters = []explanation{
 	{"IKEInitProtected", "first messages that are encrypted, which none can be yet", "noise, or somebody who tries"},
 	{"IKEInitAnswerRubbish", "answers to first messages that make no sense; the real one is still waited for", "somebody tries to forge, or a fault of the peer"},
 	{"IKEInitAnswerAgain", "answers to first messages that came again, or too late", ""},
+	{"IKEStopping", "first messages that came while the gateway was stopping: nothing is begun any more", ""},
 	{"IKERandFailed", "times that the system had no random bytes; what needed them failed", "report it: the system is broken"},
 	{"IKEInitUnknownPeer", "first messages from addresses that no peer of the file has", "a peer whose `address` is wrong here, or a scan"},
 	{"IKEInitNoProposal", "first messages with no proposal that is taken here", "the log has both ends' proposals, and what would help"},

@@ -79,6 +79,7 @@ func (g *gateway) startIKE(peers []ike.Peer) error {
 		Machine: machine, Inbox: s.inbox, Transport: s, SAD: engineSAD{g.engine},
 		Log:     func(e ike.Event) { logIKE(g.log, &e) },
 		Refused: func(r ike.Refuse) { g.engine.Refuse(r.Peer, r.Policy) },
+		Stop:    ikeStop,
 	})
 	if err != nil {
 		return err
@@ -86,6 +87,7 @@ func (g *gateway) startIKE(peers []ike.Peer) error {
 	ctx, cancel := context.WithCancel(context.Background())
 	go s.driver.Run(ctx)
 	g.defers(func() error {
+		s.sayGoodbye()
 		cancel()
 		<-s.driver.Done()
 		return s.conn.Close()

@@ -40,6 +40,31 @@ func wantState(t *testing.T, n *netlab.Node, when string, want map[string]string
 	}
 }
 
+// TestRootIKEStopWithADeadPeerIsShort: a peer that never answers holds a stop up for two
+// seconds, and the log says whom it waits for, and who has not answered.
+func TestRootIKEStopWithADeadPeerIsShort(t *testing.T) {
+	ctx := root(t)
+	p := gatewaytest.NewIKEPair(t, gatewaytest.IKEOptions{})
+	before := stateOf(t, p.A.Gateway)
+	start(p)
+	if got := ping(ctx, t, p, 1); got.Lost() != 0 {
+		t.Fatalf("ping: %s", got)
+	}
+	p.GatewayB.Kill()
+	began := time.Now()
+	p.GatewayA.Stop()
+	if took := time.Since(began); took < 1500*time.Millisecond || took > 5*time.Second {
+		t.Errorf("the stop took %s, want two seconds and what the rest takes", took)
+	}
+	wantState(t, p.A.Gateway, "after SIGTERM", before)
+	log := p.GatewayA.Log()
+	for _, want := range []string{"waits for their answers", "peers=[site-b]", "stops without the peer's answer to its Delete"} {
+		if !strings.Contains(log, want) {
+			t.Errorf("the log does not say %q:\n%s", want, log)
+		}
+	}
+}
+
 // TestRootCK10_NothingIsLeftAfterTheEnd: a gateway keyed by IKE, under traffic, leaves
 // no route, rule, nftables table, interface or socket behind when it is told to stop,
 // its peer hears of the end, and one that was killed leaves nothing once it has been
