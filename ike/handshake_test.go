@@ -274,8 +274,10 @@ func TestAcquire(t *testing.T) {
 	a.step(Acquire{Peer: "nobody", Policy: "lan"})
 	r.run(time.Second)
 	r.wantPairs(a, b, 1)
-	if len(a.refused) != 1 {
-		t.Errorf("refused %v", a.refused)
+	// Nobody knows yet whether that one is still to come: see
+	// TestAPacketOfAPeerThatIsStillToComeWaits.
+	if len(a.refused) != 0 || a.m.stats["acquire_unknown"] != 1 {
+		t.Errorf("refused %v, %d counted", a.refused, a.m.stats["acquire_unknown"])
 	}
 }
 

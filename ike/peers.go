@@ -130,6 +130,14 @@ func (m *Machine) mayConnect(p *peer) *failure {
 	return &why
 }
 
+// mayBegin tells why this end cannot have an SA made with a peer; nil: it can.
+func (m *Machine) mayBegin(p *peer) *failure {
+	if p.current() != nil && p.Role.initiates() {
+		return nil // the IKE SA is there: no address is needed, and no other IKE SA
+	}
+	return m.mayConnect(p)
+}
+
 // connecting tells whether an IKE SA of ours with the peer is being made.
 func (p *peer) connecting() bool {
 	return slices.ContainsFunc(p.sas, func(sa *ikeSA) bool { return sa.state == starting || sa.state == proving })
@@ -139,8 +147,9 @@ func (p *peer) connecting() bool {
 func (m *Machine) acquire(in Acquire) {
 	p := m.peers[in.Peer]
 	if p == nil || p.child(in.Policy) == nil {
+		// Nothing is refused: the dataplane may have a new policy before Configure is
+		// here, and the packet that waits asks again.
 		m.count("acquire_unknown")
-		m.do(Refuse{Peer: in.Peer, Policy: in.Policy, Why: "no such peer or policy"})
 		return
 	}
 	if p.wanted[in.Policy] && m.making(p, in.Policy) {
@@ -150,11 +159,7 @@ func (m *Machine) acquire(in Acquire) {
 		m.count("acquire_late") // it was made while the packet's word was on its way
 		return
 	}
-	why := m.mayConnect(p)
-	if why != nil && p.current() != nil && p.Role.initiates() {
-		why = nil // the IKE SA is there: no address is needed, and no other IKE SA
-	}
-	if why != nil {
+	if why := m.mayBegin(p); why != nil {
 		m.count("acquire_" + why.Reason)
 		m.do(Refuse{Peer: in.Peer, Policy: in.Policy, Why: why.String()})
 		return
@@ -234,7 +239,7 @@ func (m *Machine) initiate(in Initiate) {
 		m.emit(failure{Reason: "no_such_peer", Text: "no such peer: " + in.Peer}.event(StageConfigure))
 		return
 	}
-	if why := m.mayConnect(p); why != nil {
+	if why := m.mayBegin(p); why != nil {
 		e := why.event(StageInit)
 		e.Peer, e.Initiator = p.Name, true
 		m.emit(e)

@@ -267,3 +267,42 @@ func TestVerboseTouchesNothing(t *testing.T) {
 	}
 	r.wantUp(a, b, 1)
 }
+
+// TestAPacketOfAPeerThatIsStillToComeWaits: a reload puts policies in force before the
+// machine hears of their peers. A packet in between is not refused: it asks again.
+func TestAPacketOfAPeerThatIsStillToComeWaits(t *testing.T) {
+	r := newRig(t)
+	pa := peerAt(t, "A")
+	a := r.add("A", Config{}, addrA.String())
+	b := r.add("B", Config{Peers: []Peer{peerAt(t, "B")}}, addrB.String())
+	a.step(Acquire{Peer: "B", Policy: "lan"})
+	r.run(time.Second)
+	if len(a.refused) != 0 || a.m.stats["acquire_unknown"] != 1 {
+		t.Errorf("refused %v, %d counted", a.refused, a.m.stats["acquire_unknown"])
+	}
+	a.step(Configure{Peers: []Peer{pa}})
+	a.step(Acquire{Peer: "B", Policy: "other"})
+	a.step(Acquire{Peer: "B", Policy: "lan"})
+	r.run(time.Second)
+	r.wantPairs(a, b, 1)
+	if len(a.refused) != 0 {
+		t.Errorf("refused %v", a.refused)
+	}
+}
+
+// TestInitiateOnAnIKESAThatIsThere: the operator's word needs no address of the peer
+// where the IKE SA is up, as a packet does not.
+func TestInitiateOnAnIKESAThatIsThere(t *testing.T) {
+	r, a, b := pair(t, func(_, b *Peer) { b.Remote = netip.Addr{} })
+	a.step(Initiate{Peer: "B"})
+	r.run(time.Second)
+	b.step(Terminate{Peer: "A", Policy: "lan"})
+	r.run(time.Second)
+	r.wantPairs(a, b, 0)
+	b.step(Initiate{Peer: "A", Policy: "lan"})
+	r.run(time.Second)
+	r.wantPairs(a, b, 1)
+	if len(b.failures()) != 0 {
+		t.Errorf("failures: %v", b.failures())
+	}
+}

@@ -58,7 +58,7 @@ var ikeCounters = []explanation{
 	{"IKEInitInvalidKe", "first messages with a key exchange that is not the chosen one; the peer was told which (RFC 7296 1.3)", ""},
 	{"IKEInitBadKe", "first messages with a key share that is none", "a fault of the peer, or somebody who tries"},
 	{"IKEInitKeys", "first messages that no keys could be made of", "report it"},
-	{"IKEAcquireUnknown", "packets that wanted an SA with a peer or policy that IKE does not know", "during a reload a few are normal"},
+	{"IKEAcquireUnknown", "packets that wanted an SA with a peer or policy that IKE does not know; they wait, and ask again a second later", "during a reload a few are normal"},
 	{"IKEAcquireLate", "packets that wanted an SA which was there when the machine heard of them", ""},
 	{"IKEAcquireTooSoon", "packets that wanted an SA shortly after a negotiation had failed", "the log says what it failed with"},
 	{"IKEMessageIdsSpent", "requests on an IKE SA that has used all of its message IDs; it is ended (RFC 7296 2.2)", "a fault of the peer: it should have rekeyed long before"},
