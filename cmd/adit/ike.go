@@ -164,8 +164,16 @@ func (s *ikeService) moved(list []netip.Addr, err error) {
 // engineSAD is the engine as the driver sees it.
 type engineSAD struct{ *dataplane.Gateway }
 
-// Move is ike.SAD. SAs that are gone already, or of another family, stay.
-func (e engineSAD) Move(m ike.Move) { _ = e.Gateway.Move(m.Peer, m.IDs, m.Local, m.Remote) }
+// Move is ike.SAD. SAs that are gone already, or cannot go there, keep no other back: the
+// engine moves all or none, and one may have expired a moment ago.
+func (e engineSAD) Move(m ike.Move) {
+	if e.Gateway.Move(m.Peer, m.IDs, m.Local, m.Remote) == nil {
+		return
+	}
+	for i := range m.IDs {
+		_ = e.Gateway.Move(m.Peer, m.IDs[i:i+1], m.Local, m.Remote)
+	}
+}
 
 // hear hands an event of the engine to the machine, where it is about a peer that IKE
 // keys, and tells whether it has. It may wait for the machine: the engine's channel is
