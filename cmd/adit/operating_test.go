@@ -78,10 +78,10 @@ func TestUnitIsWellFormed(t *testing.T) {
 	for name, want := range map[string]string{
 		"Service.Type":                  "notify-reload", // run says READY, RELOADING and READY again
 		"Service.WatchdogSec":           "10",
-		"Service.RuntimeDirectory":      "adit", // the default control socket's directory
-		"Service.StateDirectory":        "adit", // the default state_dir
-		"Service.AmbientCapabilities":   "CAP_NET_ADMIN CAP_NET_RAW",
-		"Service.CapabilityBoundingSet": "CAP_NET_ADMIN CAP_NET_RAW",
+		"Service.RuntimeDirectory":      "adit",                                           // the default control socket's directory
+		"Service.StateDirectory":        "adit",                                           // the default state_dir
+		"Service.AmbientCapabilities":   "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE", // UDP 500 is IKE's
+		"Service.CapabilityBoundingSet": "CAP_NET_ADMIN CAP_NET_RAW CAP_NET_BIND_SERVICE", // UDP 500 is IKE's
 		"Service.DeviceAllow":           "/dev/net/tun rw",
 		"Service.LimitCORE":             "0",
 		// Exit code 2: bad usage or configuration, which no restart mends.

@@ -3,8 +3,10 @@ package mmsg
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"syscall"
 	"testing"
 
@@ -147,6 +149,28 @@ func TestNoIPv6IsToldFromOtherErrors(t *testing.T) {
 	}
 	if err := explain("set SO_MARK", unix.EPERM); !bytes.Contains([]byte(err.Error()), []byte("CAP_NET_ADMIN")) {
 		t.Errorf("%q does not say what is needed", err)
+	}
+}
+
+// TestAPortThatIsNotToBeHadIsExplained: the one that is taken by a second socket, the
+// others by what the kernel says.
+func TestAPortThatIsNotToBeHadIsExplained(t *testing.T) {
+	local := netip.MustParseAddr("127.0.0.1")
+	first, err := ListenUDP(Config{Address: local})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer first.Close()
+	_, err = ListenUDP(Config{Address: local, Port: first.LocalPort()})
+	if !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "another program has this port") {
+		t.Errorf("a port twice: %v", err)
+	}
+	_, err = ListenUDP(Config{Address: netip.MustParseAddr("192.0.2.77")})
+	if !NoIPv6(err) || !strings.Contains(err.Error(), "no interface of this host has this address") {
+		t.Errorf("an address of another host: %v", err)
+	}
+	if err := explainBind("any address, port 500", unix.EACCES); !strings.Contains(err.Error(), "CAP_NET_BIND_SERVICE") {
+		t.Errorf("a port below 1024: %v", err)
 	}
 }
 

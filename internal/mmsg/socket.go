@@ -155,7 +155,7 @@ func (s *Socket) setup(fd int, cfg Config) error {
 		return nil
 	}
 	if err := unix.Bind(fd, s.bindAddr(cfg)); err != nil {
-		return fmt.Errorf("listen on %s: %w", describe(cfg), err)
+		return explainBind(describe(cfg), err)
 	}
 	bound, err := unix.Getsockname(fd)
 	if err != nil {
@@ -271,6 +271,21 @@ func explain(what string, err error) error {
 		return fmt.Errorf("%s: %w (run as root, or with CAP_NET_ADMIN and CAP_NET_RAW)", what, err)
 	}
 	return fmt.Errorf("%s: %w", what, err)
+}
+
+// explainBind adds what the operator can do about an address or port that is not to be
+// had.
+func explainBind(at string, err error) error {
+	hint := ""
+	switch {
+	case errors.Is(err, unix.EADDRINUSE):
+		hint = " (another program has this port: `ss -lunp` names it; two IKE daemons cannot share port 500)"
+	case errors.Is(err, unix.EACCES):
+		hint = " (ports below 1024 are for root, or with CAP_NET_BIND_SERVICE)"
+	case errors.Is(err, unix.EADDRNOTAVAIL):
+		hint = " (no interface of this host has this address)"
+	}
+	return fmt.Errorf("listen on %s: %w%s", at, err, hint)
 }
 
 // LocalPort is the UDP port that the socket is bound to; 0 on raw IP.
