@@ -33,7 +33,7 @@ func (m *Machine) event(sa *ikeSA, e Event) {
 	e.Local, e.Remote = sa.path.local, sa.path.remote
 	i, r := sa.spis()
 	e.SPIi, e.SPIr = uint64(i), uint64(r)
-	if sa.state == established || sa.state == replaced || sa.state == deleting {
+	if sa.proved.Valid() && (sa.state == established || sa.state == replaced || sa.state == deleting) {
 		e.RemoteID = sa.proved.ID().String()
 	}
 	m.emit(e)

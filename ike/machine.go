@@ -173,7 +173,12 @@ func (m *Machine) guarded(in Packet) (why string) {
 func (m *Machine) count(name string) { m.stats[name]++ }
 
 // do adds an action to those of this Step.
-func (m *Machine) do(a Action) { m.actions = append(m.actions, a) }
+func (m *Machine) do(a Action) {
+	m.actions = append(m.actions, a)
+	if e, is := a.(Event); is {
+		m.note(&e)
+	}
+}
 
 // install asks for SAs in the place of old. done is called with the answer, in a
 // Step of its own before any other input.

@@ -167,7 +167,8 @@ type peer struct {
 	verbose  bool
 	rank     int       // among those that are tried, the first first
 	work     allowance // of its identity, if it is to have one
-	surplus  *timer    // looks whether there are too many IKE SAs; nil: one is enough
+	trouble  trouble
+	surplus  *timer // looks whether there are too many IKE SAs; nil: one is enough
 	// surplusPairs looks whether there are too many pairs; nil: there are not.
 	surplusPairs *timer
 }

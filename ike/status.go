@@ -16,6 +16,13 @@ type PeerStatus struct {
 	Wanted   []string      // policies that wait for a Child SA
 	Failures int           // attempts in a row that have failed
 	RetryIn  time.Duration // to the next attempt; 0: none is set
+	Trouble  *Trouble      // what went wrong last; nil: nothing, or it went well since
+}
+
+// Trouble is a failed Event, and how long ago it was.
+type Trouble struct {
+	Event
+	Ago time.Duration
 }
 
 // SAStatus is one IKE SA.
@@ -35,7 +42,11 @@ type SAStatus struct {
 	Fragmentation   bool
 	Mobike          bool
 	Waiting         int // exchanges of ours on their way or waiting
-	ChildSAs        []ChildStatus
+	// Asking is the exchange that waits for its answer, and how often its request
+	// was sent; "": none waits.
+	Asking        string
+	Transmissions int
+	ChildSAs      []ChildStatus
 }
 
 // ChildStatus is one pair of Child SAs.
@@ -52,7 +63,7 @@ func (m *Machine) Status() []PeerStatus {
 	out := make([]PeerStatus, 0, len(m.names))
 	for _, name := range m.names {
 		p := m.peers[name]
-		s := PeerStatus{Name: p.Name, Role: p.Role.String(), Start: p.Start, Verbose: p.verbose, Failures: p.failures, RetryIn: m.until(p.retry)}
+		s := PeerStatus{Name: p.Name, Role: p.Role.String(), Start: p.Start, Verbose: p.verbose, Failures: p.failures, RetryIn: m.until(p.retry), Trouble: m.troubleOf(p)}
 		for i := range p.Children {
 			policy := p.Children[i].Policy
 			s.Policies = append(s.Policies, policy)
@@ -83,6 +94,7 @@ func (m *Machine) saStatus(sa *ikeSA) SAStatus {
 	}
 	if sa.ours.task != nil {
 		s.Waiting++
+		s.Asking, s.Transmissions = sa.ours.task.kind().String(), sa.ours.tries
 	}
 	if sa.proved.Valid() {
 		s.PeerID, s.Authentication = sa.proved.ID().String(), sa.proved.Method()
