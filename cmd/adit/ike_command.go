@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -46,10 +47,14 @@ that runs the gateway, and root.`),
 func newIKEListCommand() *cobra.Command {
 	return newShowCommand("list", "the peers that IKE speaks with, their IKE SAs and Child SAs", "", (*ctl.Client).IKE,
 		func(w io.Writer, list *controlv1.ListIKEResponse) error {
-			if err := printIKE(w, list.GetPeers()); err != nil {
+			if err := printIKE(w, list.GetPeers(), true); err != nil {
 				return err
 			}
-			return printIKEChildren(w, list.GetPeers())
+			if err := printIKEChildren(w, list.GetPeers()); err != nil {
+				return err
+			}
+			printTroubles(w, list.GetPeers())
+			return nil
 		})
 }
 
@@ -58,6 +63,7 @@ func newIKEListCommand() *cobra.Command {
 func newIKEChangeCommand(act, use, short, wide string) *cobra.Command {
 	var from controlFlags
 	var asJSON, more bool
+	var wait time.Duration
 	cmd := &cobra.Command{
 		Use:   use,
 		Short: short,
@@ -79,8 +85,11 @@ func newIKEChangeCommand(act, use, short, wide string) *cobra.Command {
 			if len(args) > 0 {
 				change.Peer = args[0]
 			}
-			return changeIKE(cmd, &from, change, asJSON)
+			return changeIKE(cmd, &from, change, wait, asJSON)
 		}),
+	}
+	if act == ikeInitiate {
+		cmd.Flags().DurationVar(&wait, "wait", 0, "wait at most this `long` until it is up, as in 10s: exit 0, or 1 and why not")
 	}
 	if wide != "" {
 		cmd.Flags().BoolVar(&more, wide, false, map[string]string{"children": "of all Child SAs, not of the IKE SA", "all": "with every peer"}[wide])
@@ -111,7 +120,7 @@ func newIKELogCommand() *cobra.Command {
 			if len(args) > 0 {
 				change.Peer = args[0]
 			}
-			return changeIKE(cmd, &from, change, asJSON)
+			return changeIKE(cmd, &from, change, 0, asJSON)
 		}),
 	}
 	cmd.Flags().StringVar(&verbose, "verbose", "", "`on` or off")
@@ -120,14 +129,28 @@ func newIKELogCommand() *cobra.Command {
 	return cmd
 }
 
-// changeIKE asks the gateway and says what was asked.
-func changeIKE(cmd *cobra.Command, from *controlFlags, change *controlv1.ChangeIKERequest, asJSON bool) error {
+// changeIKE asks the gateway and says what was asked, or, with a time to wait, what came
+// of it.
+func changeIKE(cmd *cobra.Command, from *controlFlags, change *controlv1.ChangeIKERequest, wait time.Duration, asJSON bool) error {
 	client, err := from.client()
 	if err != nil {
 		return err
 	}
 	defer client.Close()
+	start := time.Now()
 	if err := client.ChangeIKE(cmd.Context(), change); err != nil {
+		return err
+	}
+	if wait > 0 {
+		asked := &initiated{peer: change.GetPeer(), policy: change.GetPolicy(), since: start, wait: wait}
+		peer, err := asked.await(cmd.Context(), client, cmd.ErrOrStderr())
+		switch {
+		case asJSON && peer != nil:
+			return errors.Join(printMessage(cmd.OutOrStdout(), peer), err)
+		case err != nil:
+			return err
+		}
+		_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: up, after %s.\n", change.GetPeer(), short(time.Since(start).Seconds()))
 		return err
 	}
 	if asJSON {
@@ -137,47 +160,71 @@ func changeIKE(cmd *cobra.Command, from *controlFlags, change *controlv1.ChangeI
 	if whom == "" {
 		whom = "every peer"
 	}
-	if change.GetPolicy() != "" {
-		whom += ", " + change.GetPolicy()
+	switch policy := change.GetPolicy(); policy {
+	case "":
+	case "*":
+		whom += ", all Child SAs"
+	default:
+		whom += ", " + policy
 	}
-	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s. The gateway's log says what comes of it.\n", whom, ikeWords[change.GetAction()])
+	_, err = fmt.Fprintf(cmd.OutOrStdout(), "%s: %s.\n", whom, ikeWords[change.GetAction()])
 	return err
 }
 
 // ikeWords says that an action has begun.
 var ikeWords = map[string]string{
-	ikeInitiate: "begun, where it was missing", ikeRenew: "new keys are asked for", ikeTerminate: "ended",
-	ikeVerbose: "the log is verbose", ikeQuiet: "the log is not verbose",
+	ikeInitiate:  "begun, where it was missing. `adit ike list` and the gateway's log say what comes of it, and so does --wait 10s",
+	ikeRenew:     "new keys are asked for. `adit ike list` and the gateway's log say what comes of it",
+	ikeTerminate: "ended, and the peer is told. The next packet that needs it begins anew, and the peer may",
+	ikeVerbose:   "each message is in the gateway's log now, with its payloads",
+	ikeQuiet:     "the gateway's log is as usual",
 }
 
-// printIKE is `adit ike list`, and a part of `adit status`.
-func printIKE(w io.Writer, peers []*controlv1.IKEPeer) error {
+// printIKE is a part of `adit status`, and in full the first half of `adit ike list`.
+func printIKE(w io.Writer, peers []*controlv1.IKEPeer, full bool) error {
 	if len(peers) == 0 {
 		_, err := fmt.Fprintln(w, "IKE speaks with nobody: no peer has `keying: ike`.")
 		return err
 	}
 	var t table
-	t.row("PEER", "STATE", "ROLE", "BEGUN BY", "PROVED BY", "REMOTE", "ID", "SUITE", "AGE", "REKEY IN", "NAT", "CHILD SAS", "NOTE")
+	row := func(cells []string, note string, more ...string) {
+		if full {
+			cells = append(cells, more...)
+		}
+		t.row(append(cells, note)...)
+	}
+	row([]string{"PEER", "STATE", "AGE", "REKEY IN", "ROLE", "BEGUN BY", "PROVED BY", "REMOTE", "PEER ID", "SUITE", "NAT", "CHILD SAS"}, "NOTE", "OUR ID", "HEARD", "SPIS")
 	for _, p := range peers {
 		if len(p.GetSas()) == 0 {
-			t.row(p.GetName(), p.GetState(), p.GetRole(), "", "", "", "", "", "", "", "", childrenText(p, nil), ikePeerNote(p))
+			row([]string{p.GetName(), p.GetState(), "", "", p.GetRole(), "", "", "", "", "", "", childrenText(p, nil)}, ikePeerNote(p), "", "", "")
 		}
 		for _, sa := range p.GetSas() {
-			t.row(p.GetName(), sa.GetState(), p.GetRole(), begunBy(sa), sa.GetAuthentication(), sa.GetRemote(), sa.GetRemoteId(), sa.GetSuite(),
-				lasted(sa.GetAgeSeconds()), untilText(sa.GetRenewSeconds()), natText(sa), childrenText(p, sa), ikePeerNote(p))
+			row([]string{
+				p.GetName(), sa.GetState(), lasted(sa.GetAgeSeconds()), untilText(sa.GetRenewSeconds()), p.GetRole(), begunBy(sa), sa.GetAuthentication(),
+				sa.GetRemote(), plain(sa.GetRemoteId()), sa.GetSuite(), natText(sa), childrenText(p, sa),
+			}, ikePeerNote(p), sa.GetLocalId(), heardText(sa), sa.GetSpiI()+" "+sa.GetSpiR())
 		}
 	}
 	return t.write(w, "")
 }
 
+// heardText is when the peer last gave a sign of life, where it has a name for it.
+func heardText(sa *controlv1.IKESA) string {
+	if sa.GetAuthentication() == "" {
+		return ""
+	}
+	return lasted(sa.GetHeardSeconds()) + " ago"
+}
+
 // printIKEChildren is the second half of `adit ike list`, where there are Child SAs.
 func printIKEChildren(w io.Writer, peers []*controlv1.IKEPeer) error {
 	var t table
-	t.row("PEER", "POLICY", "SPI IN", "SPI OUT", "SUITE", "CARRIES")
+	t.row("PEER", "POLICY", "SPI IN", "SPI OUT", "SUITE", "AGE", "REKEY IN", "RECEIVED", "SENT", "CARRIES")
 	for _, p := range peers {
 		for _, sa := range p.GetSas() {
 			for _, c := range sa.GetChildren() {
-				t.row(p.GetName(), c.GetPolicy(), spiText(c.GetSpiIn()), spiText(c.GetSpiOut()), c.GetSuite(), strings.Join(c.GetSelectors(), " or "))
+				t.row(p.GetName(), c.GetPolicy(), spiText(c.GetSpiIn()), spiText(c.GetSpiOut()), c.GetSuite(), untilText(c.GetAgeSeconds()), untilText(c.GetRenewSeconds()),
+					carriedText(c.GetInPackets(), c.GetInBytes()), carriedText(c.GetOutPackets(), c.GetOutBytes()), strings.Join(c.GetSelectors(), " or "))
 			}
 		}
 	}
@@ -223,7 +270,12 @@ func childrenText(p *controlv1.IKEPeer, sa *controlv1.IKESA) string {
 func ikePeerNote(p *controlv1.IKEPeer) string {
 	var notes []string
 	if len(p.GetWaiting()) > 0 {
-		notes = append(notes, "packets wait for "+strings.Join(p.GetWaiting(), ", "))
+		notes = append(notes, "wants a Child SA for "+strings.Join(p.GetWaiting(), ", "))
+	}
+	for _, sa := range p.GetSas() {
+		if n := sa.GetTransmissions(); n > 1 {
+			notes = append(notes, fmt.Sprintf("no answer to %d transmissions of %s", n, sa.GetAsking()))
+		}
 	}
 	if p.GetRetrySeconds() >= 0 {
 		notes = append(notes, "failed, tried again in "+lasted(p.GetRetrySeconds()))

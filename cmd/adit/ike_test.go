@@ -75,16 +75,16 @@ func TestIKECommandsAskForWhatTheySay(t *testing.T) {
 		action, peer, policy string // "": exit code 2
 		says                 string
 	}{
-		{"ike initiate site-b", "initiate", "site-b", "", "site-b: begun, where it was missing. The gateway's log says what comes of it.\n"},
+		{"ike initiate site-b", "initiate", "site-b", "", "site-b: begun, where it was missing. `adit ike list` and the gateway's log say what comes of it, and so does --wait 10s.\n"},
 		{"ike initiate site-b lan", "initiate", "site-b", "lan", "site-b, lan: begun"},
 		{"ike rekey site-b", "renew", "site-b", "", "site-b: new keys are asked for"},
 		{"ike rekey site-b lan", "renew", "site-b", "lan", "site-b, lan: new keys"},
-		{"ike rekey --children site-b", "renew", "site-b", "*", "site-b, *: new keys"},
+		{"ike rekey --children site-b", "renew", "site-b", "*", "site-b, all Child SAs: new keys"},
 		{"ike terminate site-b", "terminate", "site-b", "", "site-b: ended"},
 		{"ike terminate site-b lan", "terminate", "site-b", "lan", "site-b, lan: ended"},
 		{"ike terminate --all", "terminate", "", "", "every peer: ended"},
-		{"ike log --verbose on site-b", "verbose", "site-b", "", "site-b: the log is verbose"},
-		{"ike log --verbose off", "quiet", "", "", "every peer: the log is not verbose"},
+		{"ike log --verbose on site-b", "verbose", "site-b", "", "site-b: each message is in the gateway's log now, with its payloads.\n"},
+		{"ike log --verbose off", "quiet", "", "", "every peer: the gateway's log is as usual.\n"},
 		{"ike terminate --all --json", "terminate", "", "", "{\n  \"action\": \"terminate\",\n  \"peer\": \"\",\n  \"policy\": \"\"\n}\n"},
 
 		{"ike initiate", "", "", "", "which peer?"},
@@ -159,12 +159,16 @@ func ikeSample() []*controlv1.IKEPeer {
 		{Name: "site-b", Role: "off", Policies: []string{"lan", "voice"}, Start: ike.AtOnce, Verbose: true, SAs: []ike.SAStatus{{
 			SPIi: 0x1122334455667788, SPIr: 0x99, State: "established", Initiator: true,
 			Local: netip.MustParseAddrPort("192.0.2.1:4500"), Remote: netip.MustParseAddrPort("192.0.2.2:4500"),
-			Suite: "aes256gcm16-prfsha384-x25519", PeerID: "b.example.net", Authentication: "psk",
-			Age: 90 * time.Second, RekeyIn: 4 * time.Hour, PeerBehindNAT: true,
+			Suite: "aes256gcm16-prfsha384-x25519", LocalID: "a.example.net", PeerID: "b.example.net", Authentication: "psk",
+			Age: 90 * time.Second, Heard: 2 * time.Second, RekeyIn: 4 * time.Hour, PeerBehindNAT: true,
 			ChildSAs: []ike.ChildStatus{{Policy: "lan", SPIIn: 0x1001, SPIOut: 0x2001, Suite: "aes128gcm16"}},
 		}}},
-		{Name: "site-c", Role: "off", Policies: []string{"c"}, Wanted: []string{"c"}, SAs: []ike.SAStatus{{State: "starting", Initiator: true}}},
-		{Name: "site-d", Policies: []string{"d"}, Role: "full", RetryIn: 4 * time.Second},
+		{Name: "site-c", Role: "off", Policies: []string{"c"}, Wanted: []string{"c"}, SAs: []ike.SAStatus{{State: "starting", Initiator: true, Asking: "IKE_SA_INIT", Transmissions: 3}}},
+		{Name: "site-d", Policies: []string{"d"}, Role: "full", RetryIn: 4 * time.Second, Trouble: &ike.Trouble{
+			Ago: 12 * time.Second, Event: ike.Event{
+				Stage: ike.StageInit, Reason: "no_proposal_chosen", Text: "nothing in common", Theirs: "aes128-sha1\x1b[2J", Ours: "aes256gcm16", Fix: "add one",
+			},
+		}},
 	}
 	var list []*controlv1.IKEPeer
 	for i := range status {
@@ -174,11 +178,17 @@ func ikeSample() []*controlv1.IKEPeer {
 	if err != nil {
 		panic(err)
 	}
-	viewSelectors(list, []sad.Stats{
-		{ID: sad.ID{Direction: sad.Inbound, SPI: 0x1001, Peer: "site-c"}},
-		{ID: sad.ID{Direction: sad.Outbound, SPI: 0x1001, Peer: "site-b"}},
-		{ID: sad.ID{Direction: sad.Inbound, SPI: 0x1001, Peer: "site-b"}, Selectors: []spd.Selector{selector, selector}},
-	})
+	installed := []sad.Stats{
+		{ID: sad.ID{Direction: sad.Inbound, SPI: 0x1001, Peer: "site-c"}, Packets: 77},
+		{ID: sad.ID{Direction: sad.Outbound, SPI: 0x1001, Peer: "site-b"}, Packets: 77},
+		{
+			ID: sad.ID{Direction: sad.Inbound, SPI: 0x1001, Peer: "site-b"}, Selectors: []spd.Selector{selector, selector},
+			Packets: 12345, Bytes: 6_000_000, Life: sad.Life{Born: int64(time.Minute), Limits: sad.Lifetime{Soft: time.Hour}},
+		},
+		{ID: sad.ID{Direction: sad.Outbound, SPI: 0x2001, Peer: "site-b"}, Packets: 1, Bytes: 84},
+	}
+	viewSelectors(list, installed)
+	viewCarried(list, installed, int64(2*time.Minute))
 	return list
 }
 
@@ -189,13 +199,18 @@ func TestIKEListSaysWhatIsUp(t *testing.T) {
 		t.Fatalf("exit code %d: %s", code, stderr)
 	}
 	want := `
-PEER    STATE        ROLE  BEGUN BY  PROVED BY  REMOTE          ID             SUITE                         AGE    REKEY IN  NAT       CHILD SAS            NOTE
-site-b  established  off   us        psk        192.0.2.2:4500  b.example.net  aes256gcm16-prfsha384-x25519  1m30s  4h0m      the peer  1 (1 of 2 policies)  verbose log
-site-c  starting     off   us        -          -               -              -                             0s     -         none      0 (0 of 1 policies)  packets wait for c
-site-d  down         full  -         -          -               -              -                             -      -         -         0 (0 of 1 policies)  failed, tried again in 4s
+PEER    STATE        AGE    REKEY IN  ROLE  BEGUN BY  PROVED BY  REMOTE          PEER ID        SUITE                         NAT       CHILD SAS            OUR ID         HEARD   SPIS                               NOTE
+site-b  established  1m30s  4h0m      off   us        psk        192.0.2.2:4500  b.example.net  aes256gcm16-prfsha384-x25519  the peer  1 (1 of 2 policies)  a.example.net  2s ago  1122334455667788 0000000000000099  verbose log
+site-c  starting     0s     -         off   us        -          -               -              -                             none      0 (0 of 1 policies)  -              -       0000000000000000 0000000000000000  wants a Child SA for c; no answer to 3 transmissions of IKE_SA_INIT
+site-d  down         -      -         full  -         -          -               -              -                             -         0 (0 of 1 policies)  -              -       -                                  failed, tried again in 4s
 
-PEER    POLICY  SPI IN  SPI OUT  SUITE        CARRIES
-site-b  lan     0x1001  0x2001   aes128gcm16  local=10.1.0.0/16 remote=10.2.0.0/16 protocol=tcp or local=10.1.0.0/16 remote=10.2.0.0/16 protocol=tcp
+PEER    POLICY  SPI IN  SPI OUT  SUITE        AGE  REKEY IN  RECEIVED                SENT            CARRIES
+site-b  lan     0x1001  0x2001   aes128gcm16  1m   59m       12 345 packets, 6.0 MB  1 packet, 84 B  local=10.1.0.0/16 remote=10.2.0.0/16 protocol=tcp or local=10.1.0.0/16 remote=10.2.0.0/16 protocol=tcp
+
+site-d: IKE_SA_INIT failed 12s ago: no_proposal_chosen: nothing in common
+  theirs: aes128-sha1?[2J
+  ours:   aes256gcm16
+  fix:    add one
 `
 	if "\n"+stdout != want {
 		t.Errorf("got%s\nwant%s", "\n"+stdout, want)

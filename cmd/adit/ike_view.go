@@ -67,13 +67,14 @@ func (p *provider) listIKE(ctx context.Context) (list []*controlv1.IKEPeer, err 
 	}
 	status, err := s.driver.Status(ctx)
 	if err != nil {
-		return nil, err
+		return nil, stopping(err)
 	}
 	for i := range status {
 		list = append(list, viewIKEPeer(&status[i]))
 	}
 	stats, _ := p.stats()
 	viewSelectors(list, stats.SAs)
+	viewCarried(list, stats.SAs, int64(stats.Uptime))
 	return list, nil
 }
 
@@ -155,7 +156,7 @@ var startNames = map[ike.Start]string{ike.OnTraffic: "traffic", ike.AtOnce: "now
 func viewIKEPeer(s *ike.PeerStatus) *controlv1.IKEPeer {
 	view := &controlv1.IKEPeer{
 		Name: s.Name, State: ikeDown, Role: s.Role, Start: startNames[s.Start], Verbose: s.Verbose,
-		Waiting: s.Wanted, RetrySeconds: -1, Policies: s.Policies, Missing: s.Missing(),
+		Waiting: s.Wanted, RetrySeconds: -1, Policies: s.Policies, Missing: s.Missing(), Trouble: viewTrouble(s.Trouble),
 	}
 	switch {
 	case s.Up():
@@ -179,11 +180,12 @@ func viewIKESA(sa *ike.SAStatus) *controlv1.IKESA {
 		LocalId: sa.LocalID, RemoteId: sa.PeerID, Authentication: sa.Authentication,
 		AgeSeconds: sa.Age.Seconds(), RenewSeconds: secondsOrNever(sa.RekeyIn), EndSeconds: secondsOrNever(sa.EndIn),
 		BehindNat: sa.BehindNAT, PeerBehindNat: sa.PeerBehindNAT, Mobike: sa.Mobike, Fragmentation: sa.Fragmentation,
+		HeardSeconds: sa.Heard.Seconds(), Asking: sa.Asking, Transmissions: int32(sa.Transmissions),
 	}
 	for i := range sa.ChildSAs {
 		c := &sa.ChildSAs[i]
 		view.Children = append(view.Children, &controlv1.IKEChild{
-			Policy: c.Policy, SpiIn: c.SPIIn, SpiOut: c.SPIOut, Suite: c.Suite,
+			Policy: c.Policy, SpiIn: c.SPIIn, SpiOut: c.SPIOut, Suite: c.Suite, AgeSeconds: -1, RenewSeconds: -1,
 		})
 	}
 	return view
@@ -205,20 +207,32 @@ func (p *provider) ChangeIKE(ctx context.Context, r *controlv1.ChangeIKERequest)
 		return nil, connect.NewError(connect.CodeFailedPrecondition, errors.New("IKE does not run: no peer has `keying: ike`, or the gateway is starting"))
 	}
 	in, err := p.change(ctx, s, r)
-	if err != nil {
+	var said *connect.Error
+	switch {
+	case errors.As(err, &said):
+		return nil, err
+	case err != nil:
 		return nil, connect.NewError(connect.CodeInvalidArgument, err)
 	}
 	p.log.Info("asked to change IKE", "action", r.GetAction(), "peer", r.GetPeer(), "policy", r.GetPolicy())
 	if err := s.driver.Do(ctx, in); err != nil {
-		return nil, connect.NewError(connect.CodeFailedPrecondition, err)
+		return nil, stopping(err)
 	}
 	return &controlv1.ChangeIKEResponse{}, nil
+}
+
+// stopping is an error of the driver's for whoever asks.
+func stopping(err error) error {
+	if errors.Is(err, ike.ErrStopped) {
+		return connect.NewError(connect.CodeFailedPrecondition, errors.New("the gateway is stopping"))
+	}
+	return err
 }
 
 // change is what a request means to the machine, if it names what there is.
 func (p *provider) change(ctx context.Context, s *ikeService, r *controlv1.ChangeIKERequest) (ike.Input, error) {
 	action, peer, policy := r.GetAction(), r.GetPeer(), r.GetPolicy()
-	if err := knownIKE(ctx, s, action, peer, policy); err != nil {
+	if err := p.known(ctx, s, action, peer, policy); err != nil {
 		return nil, err
 	}
 	switch action {
@@ -234,8 +248,8 @@ func (p *provider) change(ctx context.Context, s *ikeService, r *controlv1.Chang
 	return nil, fmt.Errorf("action %q is not known", action)
 }
 
-// knownIKE refuses names that nobody has.
-func knownIKE(ctx context.Context, s *ikeService, action, peer, policy string) error {
+// known refuses names that nobody has, and what would come to nothing.
+func (p *provider) known(ctx context.Context, s *ikeService, action, peer, policy string) error {
 	all := action == ikeTerminate || action == ikeVerbose || action == ikeQuiet
 	switch {
 	case peer == "" && policy != "":
@@ -247,7 +261,7 @@ func knownIKE(ctx context.Context, s *ikeService, action, peer, policy string) e
 	}
 	status, err := s.driver.Status(ctx)
 	if err != nil {
-		return err
+		return stopping(err)
 	}
 	var names []string
 	for i := range status {
@@ -255,7 +269,7 @@ func knownIKE(ctx context.Context, s *ikeService, action, peer, policy string) e
 			continue
 		}
 		if policy == "" || policy == "*" && action == ikeRenew || slices.Contains(status[i].Policies, policy) {
-			return nil
+			return p.comesToNothing(&status[i], action, policy)
 		}
 		return fmt.Errorf("peer %q has no policy %q; it has %s", peer, policy, strings.Join(status[i].Policies, ", "))
 	}

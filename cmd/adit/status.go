@@ -131,9 +131,10 @@ func printStatus(w io.Writer, s *controlv1.StatusResponse) error {
 	}
 	fmt.Fprintln(w)
 	if len(s.GetIke()) > 0 {
-		if err := printIKE(w, s.GetIke()); err != nil {
+		if err := printIKE(w, s.GetIke(), false); err != nil {
 			return err
 		}
+		printTroubles(w, s.GetIke())
 		fmt.Fprintln(w)
 	}
 	return printDrops(w, s.GetDrops())

@@ -83,19 +83,18 @@ func (c *Client) IKE(ctx context.Context) (*controlv1.ListIKEResponse, error) {
 // ChangeIKE does one thing with one peer, and returns when it is begun.
 func (c *Client) ChangeIKE(ctx context.Context, change *controlv1.ChangeIKERequest) error {
 	_, err := c.api.ChangeIKE(ctx, change)
-	var said *connect.Error
-	if errors.As(err, &said) && (said.Code() == connect.CodeInvalidArgument || said.Code() == connect.CodeFailedPrecondition) {
-		return errors.New(said.Message()) // the gateway's own words, to whoever asked
-	}
 	return c.explain(err)
 }
 
 // explain puts what went wrong into the operator's words.
 func (c *Client) explain(err error) error {
 	var timeout net.Error
+	var said *connect.Error
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &said) && (said.Code() == connect.CodeInvalidArgument || said.Code() == connect.CodeFailedPrecondition):
+		return errors.New(said.Message()) // the gateway's own words, to whoever asked
 	case errors.Is(err, os.ErrNotExist), errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w on %s: is `adit run` running? use --control PATH", ErrNoGateway, c.path)
 	case errors.Is(err, os.ErrPermission):

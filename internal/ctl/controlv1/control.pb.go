@@ -1402,6 +1402,7 @@ type IKEPeer struct {
 	Sas           []*IKESA               `protobuf:"bytes,8,rep,name=sas,proto3" json:"sas,omitempty"`                                         // the oldest first
 	Policies      []string               `protobuf:"bytes,9,rep,name=policies,proto3" json:"policies,omitempty"`                               // those that are to have a Child SA
 	Missing       []string               `protobuf:"bytes,10,rep,name=missing,proto3" json:"missing,omitempty"`                                // of those, the ones that have none
+	Trouble       *IKETrouble            `protobuf:"bytes,11,opt,name=trouble,proto3" json:"trouble,omitempty"`                                // what went wrong last, where nothing has gone well since
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1506,6 +1507,114 @@ func (x *IKEPeer) GetMissing() []string {
 	return nil
 }
 
+func (x *IKEPeer) GetTrouble() *IKETrouble {
+	if x != nil {
+		return x.Trouble
+	}
+	return nil
+}
+
+// IKETrouble is a negotiation that failed.
+type IKETrouble struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Stage         string                 `protobuf:"bytes,1,opt,name=stage,proto3" json:"stage,omitempty"`   // as in the log; "": there was none
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"` // one word, see docs/ikev2.md
+	Text          string                 `protobuf:"bytes,3,opt,name=text,proto3" json:"text,omitempty"`
+	Theirs        string                 `protobuf:"bytes,4,opt,name=theirs,proto3" json:"theirs,omitempty"` // what the ends differ in
+	Ours          string                 `protobuf:"bytes,5,opt,name=ours,proto3" json:"ours,omitempty"`
+	Fix           string                 `protobuf:"bytes,6,opt,name=fix,proto3" json:"fix,omitempty"`           // what would most nearly help
+	Policy        string                 `protobuf:"bytes,7,opt,name=policy,proto3" json:"policy,omitempty"`     // of a Child SA
+	Seconds       float64                `protobuf:"fixed64,8,opt,name=seconds,proto3" json:"seconds,omitempty"` // ago
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *IKETrouble) Reset() {
+	*x = IKETrouble{}
+	mi := &file_adit_control_v1_control_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *IKETrouble) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*IKETrouble) ProtoMessage() {}
+
+func (x *IKETrouble) ProtoReflect() protoreflect.Message {
+	mi := &file_adit_control_v1_control_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use IKETrouble.ProtoReflect.Descriptor instead.
+func (*IKETrouble) Descriptor() ([]byte, []int) {
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *IKETrouble) GetStage() string {
+	if x != nil {
+		return x.Stage
+	}
+	return ""
+}
+
+func (x *IKETrouble) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *IKETrouble) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+func (x *IKETrouble) GetTheirs() string {
+	if x != nil {
+		return x.Theirs
+	}
+	return ""
+}
+
+func (x *IKETrouble) GetOurs() string {
+	if x != nil {
+		return x.Ours
+	}
+	return ""
+}
+
+func (x *IKETrouble) GetFix() string {
+	if x != nil {
+		return x.Fix
+	}
+	return ""
+}
+
+func (x *IKETrouble) GetPolicy() string {
+	if x != nil {
+		return x.Policy
+	}
+	return ""
+}
+
+func (x *IKETrouble) GetSeconds() float64 {
+	if x != nil {
+		return x.Seconds
+	}
+	return 0
+}
+
 // IKESA is one IKE SA.
 type IKESA struct {
 	state          protoimpl.MessageState `protogen:"open.v1"`
@@ -1527,13 +1636,16 @@ type IKESA struct {
 	Mobike         bool                   `protobuf:"varint,16,opt,name=mobike,proto3" json:"mobike,omitempty"`
 	Fragmentation  bool                   `protobuf:"varint,17,opt,name=fragmentation,proto3" json:"fragmentation,omitempty"`
 	Children       []*IKEChild            `protobuf:"bytes,18,rep,name=children,proto3" json:"children,omitempty"`
+	HeardSeconds   float64                `protobuf:"fixed64,19,opt,name=heard_seconds,json=heardSeconds,proto3" json:"heard_seconds,omitempty"` // since the peer's last sign of life that was noted
+	Asking         string                 `protobuf:"bytes,20,opt,name=asking,proto3" json:"asking,omitempty"`                                   // the exchange that waits for its answer; "": none
+	Transmissions  int32                  `protobuf:"varint,21,opt,name=transmissions,proto3" json:"transmissions,omitempty"`                    // of its request
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *IKESA) Reset() {
 	*x = IKESA{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[17]
+	mi := &file_adit_control_v1_control_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1545,7 +1657,7 @@ func (x *IKESA) String() string {
 func (*IKESA) ProtoMessage() {}
 
 func (x *IKESA) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[17]
+	mi := &file_adit_control_v1_control_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1558,7 +1670,7 @@ func (x *IKESA) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IKESA.ProtoReflect.Descriptor instead.
 func (*IKESA) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{17}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *IKESA) GetSpiI() string {
@@ -1687,6 +1799,27 @@ func (x *IKESA) GetChildren() []*IKEChild {
 	return nil
 }
 
+func (x *IKESA) GetHeardSeconds() float64 {
+	if x != nil {
+		return x.HeardSeconds
+	}
+	return 0
+}
+
+func (x *IKESA) GetAsking() string {
+	if x != nil {
+		return x.Asking
+	}
+	return ""
+}
+
+func (x *IKESA) GetTransmissions() int32 {
+	if x != nil {
+		return x.Transmissions
+	}
+	return 0
+}
+
 // IKEChild is one pair of Child SAs.
 type IKEChild struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1694,14 +1827,20 @@ type IKEChild struct {
 	SpiIn         uint32                 `protobuf:"varint,2,opt,name=spi_in,json=spiIn,proto3" json:"spi_in,omitempty"`
 	SpiOut        uint32                 `protobuf:"varint,3,opt,name=spi_out,json=spiOut,proto3" json:"spi_out,omitempty"`
 	Suite         string                 `protobuf:"bytes,4,opt,name=suite,proto3" json:"suite,omitempty"`
-	Selectors     []string               `protobuf:"bytes,5,rep,name=selectors,proto3" json:"selectors,omitempty"` // negotiated
+	Selectors     []string               `protobuf:"bytes,5,rep,name=selectors,proto3" json:"selectors,omitempty"`                             // negotiated
+	AgeSeconds    float64                `protobuf:"fixed64,6,opt,name=age_seconds,json=ageSeconds,proto3" json:"age_seconds,omitempty"`       // -1: not installed
+	RenewSeconds  float64                `protobuf:"fixed64,7,opt,name=renew_seconds,json=renewSeconds,proto3" json:"renew_seconds,omitempty"` // until its soft lifetime is over; -1: it has none
+	InPackets     uint64                 `protobuf:"varint,8,opt,name=in_packets,json=inPackets,proto3" json:"in_packets,omitempty"`
+	InBytes       uint64                 `protobuf:"varint,9,opt,name=in_bytes,json=inBytes,proto3" json:"in_bytes,omitempty"` // of inner packets
+	OutPackets    uint64                 `protobuf:"varint,10,opt,name=out_packets,json=outPackets,proto3" json:"out_packets,omitempty"`
+	OutBytes      uint64                 `protobuf:"varint,11,opt,name=out_bytes,json=outBytes,proto3" json:"out_bytes,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *IKEChild) Reset() {
 	*x = IKEChild{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[18]
+	mi := &file_adit_control_v1_control_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1713,7 +1852,7 @@ func (x *IKEChild) String() string {
 func (*IKEChild) ProtoMessage() {}
 
 func (x *IKEChild) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[18]
+	mi := &file_adit_control_v1_control_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1726,7 +1865,7 @@ func (x *IKEChild) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use IKEChild.ProtoReflect.Descriptor instead.
 func (*IKEChild) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{18}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *IKEChild) GetPolicy() string {
@@ -1764,6 +1903,48 @@ func (x *IKEChild) GetSelectors() []string {
 	return nil
 }
 
+func (x *IKEChild) GetAgeSeconds() float64 {
+	if x != nil {
+		return x.AgeSeconds
+	}
+	return 0
+}
+
+func (x *IKEChild) GetRenewSeconds() float64 {
+	if x != nil {
+		return x.RenewSeconds
+	}
+	return 0
+}
+
+func (x *IKEChild) GetInPackets() uint64 {
+	if x != nil {
+		return x.InPackets
+	}
+	return 0
+}
+
+func (x *IKEChild) GetInBytes() uint64 {
+	if x != nil {
+		return x.InBytes
+	}
+	return 0
+}
+
+func (x *IKEChild) GetOutPackets() uint64 {
+	if x != nil {
+		return x.OutPackets
+	}
+	return 0
+}
+
+func (x *IKEChild) GetOutBytes() uint64 {
+	if x != nil {
+		return x.OutBytes
+	}
+	return 0
+}
+
 type ChangeIKERequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Action        string                 `protobuf:"bytes,1,opt,name=action,proto3" json:"action,omitempty"` // initiate | renew | terminate | verbose | quiet
@@ -1775,7 +1956,7 @@ type ChangeIKERequest struct {
 
 func (x *ChangeIKERequest) Reset() {
 	*x = ChangeIKERequest{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[19]
+	mi := &file_adit_control_v1_control_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1787,7 +1968,7 @@ func (x *ChangeIKERequest) String() string {
 func (*ChangeIKERequest) ProtoMessage() {}
 
 func (x *ChangeIKERequest) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[19]
+	mi := &file_adit_control_v1_control_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1800,7 +1981,7 @@ func (x *ChangeIKERequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeIKERequest.ProtoReflect.Descriptor instead.
 func (*ChangeIKERequest) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{19}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *ChangeIKERequest) GetAction() string {
@@ -1832,7 +2013,7 @@ type ChangeIKEResponse struct {
 
 func (x *ChangeIKEResponse) Reset() {
 	*x = ChangeIKEResponse{}
-	mi := &file_adit_control_v1_control_proto_msgTypes[20]
+	mi := &file_adit_control_v1_control_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1844,7 +2025,7 @@ func (x *ChangeIKEResponse) String() string {
 func (*ChangeIKEResponse) ProtoMessage() {}
 
 func (x *ChangeIKEResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_adit_control_v1_control_proto_msgTypes[20]
+	mi := &file_adit_control_v1_control_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1857,7 +2038,7 @@ func (x *ChangeIKEResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ChangeIKEResponse.ProtoReflect.Descriptor instead.
 func (*ChangeIKEResponse) Descriptor() ([]byte, []int) {
-	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{20}
+	return file_adit_control_v1_control_proto_rawDescGZIP(), []int{21}
 }
 
 var File_adit_control_v1_control_proto protoreflect.FileDescriptor
@@ -1986,7 +2167,7 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	" \x01(\tR\aposture\"\x10\n" +
 	"\x0eListIKERequest\"A\n" +
 	"\x0fListIKEResponse\x12.\n" +
-	"\x05peers\x18\x01 \x03(\v2\x18.adit.control.v1.IKEPeerR\x05peers\"\x96\x02\n" +
+	"\x05peers\x18\x01 \x03(\v2\x18.adit.control.v1.IKEPeerR\x05peers\"\xcd\x02\n" +
 	"\aIKEPeer\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05state\x18\x02 \x01(\tR\x05state\x12\x12\n" +
@@ -1998,7 +2179,18 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\x03sas\x18\b \x03(\v2\x16.adit.control.v1.IKESAR\x03sas\x12\x1a\n" +
 	"\bpolicies\x18\t \x03(\tR\bpolicies\x12\x18\n" +
 	"\amissing\x18\n" +
-	" \x03(\tR\amissing\"\xac\x04\n" +
+	" \x03(\tR\amissing\x125\n" +
+	"\atrouble\x18\v \x01(\v2\x1b.adit.control.v1.IKETroubleR\atrouble\"\xbe\x01\n" +
+	"\n" +
+	"IKETrouble\x12\x14\n" +
+	"\x05stage\x18\x01 \x01(\tR\x05stage\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04text\x18\x03 \x01(\tR\x04text\x12\x16\n" +
+	"\x06theirs\x18\x04 \x01(\tR\x06theirs\x12\x12\n" +
+	"\x04ours\x18\x05 \x01(\tR\x04ours\x12\x10\n" +
+	"\x03fix\x18\x06 \x01(\tR\x03fix\x12\x16\n" +
+	"\x06policy\x18\a \x01(\tR\x06policy\x12\x18\n" +
+	"\aseconds\x18\b \x01(\x01R\aseconds\"\x8f\x05\n" +
 	"\x05IKESA\x12\x13\n" +
 	"\x05spi_i\x18\x01 \x01(\tR\x04spiI\x12\x13\n" +
 	"\x05spi_r\x18\x02 \x01(\tR\x04spiR\x12\x14\n" +
@@ -2021,13 +2213,26 @@ const file_adit_control_v1_control_proto_rawDesc = "" +
 	"\x0fpeer_behind_nat\x18\x0f \x01(\bR\rpeerBehindNat\x12\x16\n" +
 	"\x06mobike\x18\x10 \x01(\bR\x06mobike\x12$\n" +
 	"\rfragmentation\x18\x11 \x01(\bR\rfragmentation\x125\n" +
-	"\bchildren\x18\x12 \x03(\v2\x19.adit.control.v1.IKEChildR\bchildren\"\x86\x01\n" +
+	"\bchildren\x18\x12 \x03(\v2\x19.adit.control.v1.IKEChildR\bchildren\x12#\n" +
+	"\rheard_seconds\x18\x13 \x01(\x01R\fheardSeconds\x12\x16\n" +
+	"\x06asking\x18\x14 \x01(\tR\x06asking\x12$\n" +
+	"\rtransmissions\x18\x15 \x01(\x05R\rtransmissions\"\xc4\x02\n" +
 	"\bIKEChild\x12\x16\n" +
 	"\x06policy\x18\x01 \x01(\tR\x06policy\x12\x15\n" +
 	"\x06spi_in\x18\x02 \x01(\rR\x05spiIn\x12\x17\n" +
 	"\aspi_out\x18\x03 \x01(\rR\x06spiOut\x12\x14\n" +
 	"\x05suite\x18\x04 \x01(\tR\x05suite\x12\x1c\n" +
-	"\tselectors\x18\x05 \x03(\tR\tselectors\"V\n" +
+	"\tselectors\x18\x05 \x03(\tR\tselectors\x12\x1f\n" +
+	"\vage_seconds\x18\x06 \x01(\x01R\n" +
+	"ageSeconds\x12#\n" +
+	"\rrenew_seconds\x18\a \x01(\x01R\frenewSeconds\x12\x1d\n" +
+	"\n" +
+	"in_packets\x18\b \x01(\x04R\tinPackets\x12\x19\n" +
+	"\bin_bytes\x18\t \x01(\x04R\ainBytes\x12\x1f\n" +
+	"\vout_packets\x18\n" +
+	" \x01(\x04R\n" +
+	"outPackets\x12\x1b\n" +
+	"\tout_bytes\x18\v \x01(\x04R\boutBytes\"V\n" +
 	"\x10ChangeIKERequest\x12\x16\n" +
 	"\x06action\x18\x01 \x01(\tR\x06action\x12\x12\n" +
 	"\x04peer\x18\x02 \x01(\tR\x04peer\x12\x16\n" +
@@ -2053,7 +2258,7 @@ func file_adit_control_v1_control_proto_rawDescGZIP() []byte {
 	return file_adit_control_v1_control_proto_rawDescData
 }
 
-var file_adit_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_adit_control_v1_control_proto_msgTypes = make([]protoimpl.MessageInfo, 22)
 var file_adit_control_v1_control_proto_goTypes = []any{
 	(*StatusRequest)(nil),        // 0: adit.control.v1.StatusRequest
 	(*StatusResponse)(nil),       // 1: adit.control.v1.StatusResponse
@@ -2072,10 +2277,11 @@ var file_adit_control_v1_control_proto_goTypes = []any{
 	(*ListIKERequest)(nil),       // 14: adit.control.v1.ListIKERequest
 	(*ListIKEResponse)(nil),      // 15: adit.control.v1.ListIKEResponse
 	(*IKEPeer)(nil),              // 16: adit.control.v1.IKEPeer
-	(*IKESA)(nil),                // 17: adit.control.v1.IKESA
-	(*IKEChild)(nil),             // 18: adit.control.v1.IKEChild
-	(*ChangeIKERequest)(nil),     // 19: adit.control.v1.ChangeIKERequest
-	(*ChangeIKEResponse)(nil),    // 20: adit.control.v1.ChangeIKEResponse
+	(*IKETrouble)(nil),           // 17: adit.control.v1.IKETrouble
+	(*IKESA)(nil),                // 18: adit.control.v1.IKESA
+	(*IKEChild)(nil),             // 19: adit.control.v1.IKEChild
+	(*ChangeIKERequest)(nil),     // 20: adit.control.v1.ChangeIKERequest
+	(*ChangeIKEResponse)(nil),    // 21: adit.control.v1.ChangeIKEResponse
 }
 var file_adit_control_v1_control_proto_depIdxs = []int32{
 	4,  // 0: adit.control.v1.StatusResponse.peers:type_name -> adit.control.v1.Peer
@@ -2091,25 +2297,26 @@ var file_adit_control_v1_control_proto_depIdxs = []int32{
 	10, // 10: adit.control.v1.ListSAsResponse.sas:type_name -> adit.control.v1.SecurityAssociation
 	13, // 11: adit.control.v1.ListPoliciesResponse.policies:type_name -> adit.control.v1.Policy
 	16, // 12: adit.control.v1.ListIKEResponse.peers:type_name -> adit.control.v1.IKEPeer
-	17, // 13: adit.control.v1.IKEPeer.sas:type_name -> adit.control.v1.IKESA
-	18, // 14: adit.control.v1.IKESA.children:type_name -> adit.control.v1.IKEChild
-	0,  // 15: adit.control.v1.Control.Status:input_type -> adit.control.v1.StatusRequest
-	6,  // 16: adit.control.v1.Control.Counters:input_type -> adit.control.v1.CountersRequest
-	8,  // 17: adit.control.v1.Control.ListSAs:input_type -> adit.control.v1.ListSAsRequest
-	11, // 18: adit.control.v1.Control.ListPolicies:input_type -> adit.control.v1.ListPoliciesRequest
-	14, // 19: adit.control.v1.Control.ListIKE:input_type -> adit.control.v1.ListIKERequest
-	19, // 20: adit.control.v1.Control.ChangeIKE:input_type -> adit.control.v1.ChangeIKERequest
-	1,  // 21: adit.control.v1.Control.Status:output_type -> adit.control.v1.StatusResponse
-	7,  // 22: adit.control.v1.Control.Counters:output_type -> adit.control.v1.CountersResponse
-	9,  // 23: adit.control.v1.Control.ListSAs:output_type -> adit.control.v1.ListSAsResponse
-	12, // 24: adit.control.v1.Control.ListPolicies:output_type -> adit.control.v1.ListPoliciesResponse
-	15, // 25: adit.control.v1.Control.ListIKE:output_type -> adit.control.v1.ListIKEResponse
-	20, // 26: adit.control.v1.Control.ChangeIKE:output_type -> adit.control.v1.ChangeIKEResponse
-	21, // [21:27] is the sub-list for method output_type
-	15, // [15:21] is the sub-list for method input_type
-	15, // [15:15] is the sub-list for extension type_name
-	15, // [15:15] is the sub-list for extension extendee
-	0,  // [0:15] is the sub-list for field type_name
+	18, // 13: adit.control.v1.IKEPeer.sas:type_name -> adit.control.v1.IKESA
+	17, // 14: adit.control.v1.IKEPeer.trouble:type_name -> adit.control.v1.IKETrouble
+	19, // 15: adit.control.v1.IKESA.children:type_name -> adit.control.v1.IKEChild
+	0,  // 16: adit.control.v1.Control.Status:input_type -> adit.control.v1.StatusRequest
+	6,  // 17: adit.control.v1.Control.Counters:input_type -> adit.control.v1.CountersRequest
+	8,  // 18: adit.control.v1.Control.ListSAs:input_type -> adit.control.v1.ListSAsRequest
+	11, // 19: adit.control.v1.Control.ListPolicies:input_type -> adit.control.v1.ListPoliciesRequest
+	14, // 20: adit.control.v1.Control.ListIKE:input_type -> adit.control.v1.ListIKERequest
+	20, // 21: adit.control.v1.Control.ChangeIKE:input_type -> adit.control.v1.ChangeIKERequest
+	1,  // 22: adit.control.v1.Control.Status:output_type -> adit.control.v1.StatusResponse
+	7,  // 23: adit.control.v1.Control.Counters:output_type -> adit.control.v1.CountersResponse
+	9,  // 24: adit.control.v1.Control.ListSAs:output_type -> adit.control.v1.ListSAsResponse
+	12, // 25: adit.control.v1.Control.ListPolicies:output_type -> adit.control.v1.ListPoliciesResponse
+	15, // 26: adit.control.v1.Control.ListIKE:output_type -> adit.control.v1.ListIKEResponse
+	21, // 27: adit.control.v1.Control.ChangeIKE:output_type -> adit.control.v1.ChangeIKEResponse
+	22, // [22:28] is the sub-list for method output_type
+	16, // [16:22] is the sub-list for method input_type
+	16, // [16:16] is the sub-list for extension type_name
+	16, // [16:16] is the sub-list for extension extendee
+	0,  // [0:16] is the sub-list for field type_name
 }
 
 func init() { file_adit_control_v1_control_proto_init() }
@@ -2123,7 +2330,7 @@ func file_adit_control_v1_control_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_adit_control_v1_control_proto_rawDesc), len(file_adit_control_v1_control_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   22,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
