@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -97,6 +99,7 @@ type checkMeaning struct {
 	Control  string        `json:"control"`
 	Routes   []string      `json:"routes"` // prefixes that will lead into the TUN
 	SAs      []checkSA     `json:"sas"`
+	IKE      []checkIKE    `json:"ike"`
 	Policies []checkPolicy `json:"policies"`
 
 	policies []*controlv1.Policy
@@ -152,6 +155,7 @@ func checkFiles(file, peerFile string) (*checkReport, error) {
 	}
 	r.Valid, r.Meaning = true, meaningOf(cfg)
 	r.addWarnings(cfg.Warnings)
+	r.addWarnings(certificateNotes(cfg, time.Now()))
 	if other == nil {
 		return r, nil
 	}
@@ -189,11 +193,11 @@ func meaningOf(cfg *config.Config) *checkMeaning {
 		Name: cfg.Name, TUN: cfg.TUN.Name, MTU: cfg.TUN.MTU,
 		Listen: listenText(cfg), Raw: cfg.Listen.Raw,
 		StateDir: cfg.StateDir, Control: cfg.Control,
-		Routes: []string{}, SAs: []checkSA{}, Policies: []checkPolicy{},
+		Routes: []string{}, SAs: []checkSA{}, IKE: checkIKEOf(cfg), Policies: []checkPolicy{},
 	}
 	if m.MTU == 0 {
 		m.MTU, m.MTUAuto = ethernetMTU, true
-		if mtu, ok := tunnelMTU(params, func(*sad.Params) int { return ethernetMTU }); ok {
+		if mtu, ok := tunnelMTU(allParams(cfg), func(*sad.Params) int { return ethernetMTU }); ok {
 			m.MTU = mtu
 		}
 	}
@@ -220,7 +224,9 @@ func meaningOf(cfg *config.Config) *checkMeaning {
 		m.SAs = append(m.SAs, sa)
 	}
 	all := kindsOf(params)
-	m.policies = viewPolicies(cfg.Policies, posturesOf(viewPeers(cfg, all, all)))
+	postures := posturesOf(viewPeers(cfg, all, all))
+	maps.Copy(postures, ikePostures(cfg))
+	m.policies = viewPolicies(cfg.Policies, postures)
 	for _, p := range m.policies {
 		m.Policies = append(m.Policies, checkPolicy{p.GetName(), p.GetAction(), p.GetPeer(), p.GetLocal(), p.GetRemote(), protocolText(p), p.GetPosture()})
 	}
@@ -229,6 +235,9 @@ func meaningOf(cfg *config.Config) *checkMeaning {
 
 func listenText(cfg *config.Config) string {
 	text := fmt.Sprintf("UDP %d on %s", cfg.Listen.NATTPort, listenAddress(cfg.Listen.Address))
+	if cfg.UsesIKE() {
+		text = fmt.Sprintf("UDP %d and ", cfg.Listen.IKEPort) + text
+	}
 	switch esp, ah := cfg.UsesRawESP(), cfg.UsesAH(); {
 	case esp && ah:
 		text += ", protocol 50 and protocol 51"
@@ -302,8 +311,13 @@ func (m *checkMeaning) print(w io.Writer) error {
 		sas.row(sa.Peer, sa.Direction, sa.Protocol, spiText(sa.SPI), sa.Suite, sa.Posture, sa.Mode,
 			carrier(sa.Protocol, sa.Encapsulation, sa.Bundle), remote, yesNo(sa.ESN), window, special(sa.Mode, sa.Fragment, sa.TFC, sa.DSCPs))
 	}
-	fmt.Fprintln(w)
-	if err := sas.write(w, ""); err != nil {
+	if len(m.SAs) > 0 || len(m.IKE) == 0 {
+		fmt.Fprintln(w)
+		if err := sas.write(w, ""); err != nil {
+			return err
+		}
+	}
+	if err := printCheckIKE(w, m.IKE); err != nil {
 		return err
 	}
 	fmt.Fprintln(w, "\nPolicies, the first match wins:")

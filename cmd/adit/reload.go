@@ -123,6 +123,7 @@ func (g *gateway) reload(path string) error {
 	for _, w := range cfg.Warnings {
 		g.log.Warn(w.String())
 	}
+	warnCertificates(g.log, cfg)
 	g.log.Info("the file is applied again", "file", path,
 		"sas_removed", len(sas.remove), "sas_installed", len(sas.install), "policies_changed", !policiesEqual(old.Policies, cfg.Policies))
 	return nil

@@ -83,6 +83,7 @@ func runGateway(ctx context.Context, file string, log *slog.Logger, audit bool) 
 	for _, w := range cfg.Warnings {
 		log.Warn(w.String())
 	}
+	warnCertificates(log, cfg)
 	collectOften()
 	g, err := startGateway(cfg, log)
 	if err != nil {
