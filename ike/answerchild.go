@@ -95,9 +95,10 @@ func (m *Machine) toRekey(sa *ikeSA, payloads []wire.Payload) (*childSA, *refusa
 	switch {
 	case old == nil:
 		// "If a peer receives a request to rekey a Child SA that does not exist,
-		// it SHOULD reply with CHILD_SA_NOT_FOUND."
-		r := &refusal{notify: wire.NotifyChildSANotFound}
-		return nil, r
+		// it SHOULD reply with CHILD_SA_NOT_FOUND." RFC 7296 2.25: the SA "is
+		// indicated by the SPI field in the Notify payload, which is copied from
+		// the SPI field in the REKEY_SA notification."
+		return nil, &refusal{notify: wire.NotifyChildSANotFound, protocol: n.Protocol, spi: n.SPI}
 	case old.state == childDeleting, old.state == childRedundant:
 		// "If a peer receives a request to rekey a Child SA that it is currently
 		// trying to close, it SHOULD reply with TEMPORARY_FAILURE."

@@ -86,8 +86,10 @@ func (f *followTask) response(m *Machine, sa *ikeSA, payloads []wire.Payload) {
 			r = &refusal{failure: failure{Reason: "bad_key_exchange", Text: err.Error()}}
 		}
 		f.end(r)
+		m.countLost(sa, r)
 		return
 	}
+	sa.linksLost = 0
 	f.methods = f.methods[1:]
 	switch {
 	case len(f.methods) == 0:
@@ -96,6 +98,24 @@ func (f *followTask) response(m *Machine, sa *ikeSA, payloads []wire.Payload) {
 		f.end(&refusal{failure: failure{Reason: "bad_answer", Text: "the peer says not how to go on with the additional key exchanges"}})
 	default:
 		m.enqueueFirst(sa, f)
+	}
+}
+
+// maxLinksLost is how often in a row the peer may have forgotten an exchange of ours.
+const maxLinksLost = 3
+
+// countLost ends an IKE SA on which no IKE_FOLLOWUP_KE succeeds. RFC 9370 2.2.4 has the
+// initiator try anew after STATE_NOT_FOUND, and delete the IKE SA when that is the
+// answer again after several tries.
+func (m *Machine) countLost(sa *ikeSA, r *refusal) {
+	if r.notify != wire.NotifyStateNotFound {
+		return
+	}
+	if sa.linksLost++; sa.linksLost >= maxLinksLost && sa.state == established {
+		r.Text += ", again and again"
+		m.failedEvent(sa, StageMessage, r.failure, nil)
+		m.deleteIKE(sa, r.Reason)
+		m.startAgain(sa.peer)
 	}
 }
 

@@ -157,6 +157,69 @@ func TestRFC7296_2_21_3_BadSyntax(t *testing.T) {
 	}
 }
 
+// TestRFC7296_2_21_3_InvalidSyntaxIsFatalInBothPeers: also where it is not the form of
+// the message that makes no sense. Neither end sends a Delete.
+func TestRFC7296_2_21_3_InvalidSyntaxIsFatalInBothPeers(t *testing.T) {
+	zeros := func(l *letter) bool {
+		ke := wire.First[*wire.KE](l.Payloads)
+		if ke == nil {
+			return false
+		}
+		ke.Data = make([]byte, len(ke.Data)) // RFC 7748 6.1: the secret would be zero
+		return true
+	}
+	shortNonce := func(l *letter) bool {
+		n := wire.First[*wire.Nonce](l.Payloads)
+		if n == nil {
+			return false
+		}
+		n.Data = n.Data[:16] // less than half of what the PRF wants
+		return true
+	}
+	for _, c := range []struct {
+		name  string
+		begin func(a *end)
+		rule  func(*letter) bool
+		on    wire.ExchangeType
+	}{
+		{"the KE payload of a rekey of the IKE SA", func(a *end) { a.step(Rekey{Peer: "B"}) }, zeros, wire.CreateChildSA},
+		{"the KE payload of a rekey of a Child SA", func(a *end) { a.expire("lan", true) }, zeros, wire.CreateChildSA},
+		{"the nonce of a rekey of a Child SA", func(a *end) { a.expire("lan", true) }, shortNonce, wire.CreateChildSA},
+		{"the KE payload of IKE_FOLLOWUP_KE", func(a *end) { a.expire("lan", true) }, zeros, wire.IKEFollowupKE},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			r, a, b := up(t, func(a, b *Peer) {
+				esp := "aes128gcm16-x25519-ke1_ecp256-esn"
+				change(a, b, "aes256gcm16-prfsha512-x25519", esp, esp)
+			})
+			changed, deletes := 0, 0
+			r.impair(a, func(l *letter) bool {
+				if wire.First[*wire.Delete](l.Payloads) != nil {
+					deletes++
+				}
+				if l.is(c.on, false) && c.rule(l) {
+					changed++
+					return true
+				}
+				return false
+			})
+			c.begin(a)
+			r.run(200 * time.Millisecond)
+			if changed != 1 || deletes != 0 {
+				t.Errorf("%d messages changed, %d deletes, want 1 and 0", changed, deletes)
+			}
+			for _, e := range []*end{a, b} {
+				if len(e.establishedSAs()) != 0 || len(e.sad) != 0 {
+					t.Errorf("%s has %d IKE SAs and %d SAs, want none", e.name, len(e.establishedSAs()), len(e.sad))
+				}
+				if len(e.failures()) != 1 {
+					t.Errorf("%s, want one failure:\n%s", e.name, lines(e.log))
+				}
+			}
+		})
+	}
+}
+
 // TestRFC7296_2_5_Critical: a payload that is unknown and critical has its request
 // refused, and nothing else.
 func TestRFC7296_2_5_Critical(t *testing.T) {

@@ -223,7 +223,8 @@ func (m *Machine) peerMoved(sa *ikeSA, payloads []wire.Payload) []wire.Payload {
 	}
 	// RFC 4555 3.7: the responder can "verify that the other party can be reached
 	// at the claimed address", before it sends its traffic there: else one that is
-	// believed could have it flood somebody else. A passive end asks nothing.
+	// believed could have it flood somebody else. A passive end asks nothing: a deviation from
+	// the SHOULD there.
 	// Of one that moves on without an answer only the last address is asked.
 	sa.ours.queue = slices.DeleteFunc(sa.ours.queue, func(t task) bool { _, is := t.(*routabilityTask); return is })
 	m.enqueue(sa, &routabilityTask{path: to, payloads: payloads, cookie: m.random(cookie2Len)})

@@ -29,12 +29,16 @@ type childOffer struct {
 
 // refusal is why there is no pair: what the peer is told, and what the log says.
 type refusal struct {
-	notify wire.NotifyType
-	data   []byte
+	notify   wire.NotifyType
+	protocol wire.ProtocolID // of spi
+	spi      []byte          // of the SA that it is about, in CHILD_SA_NOT_FOUND
+	data     []byte
 	failure
 }
 
-func (r *refusal) payload() wire.Payload { return &wire.Notify{Kind: r.notify, Data: r.data} }
+func (r *refusal) payload() wire.Payload {
+	return &wire.Notify{Kind: r.notify, Protocol: r.protocol, SPI: r.spi, Data: r.data}
+}
 
 // newOffer makes an offer for a policy. bare: without key exchanges, as in
 // IKE_AUTH. flow is the packet that it is for; the zero value: not known.

@@ -1,6 +1,8 @@
 package ike
 
 import (
+	"bytes"
+	"encoding/binary"
 	"net/netip"
 	"testing"
 	"time"
@@ -106,12 +108,51 @@ func TestRFC7296_2_8_1_BothAskForAChildSA(t *testing.T) {
 func TestRFC7296_2_25_ChildSANotFound(t *testing.T) {
 	r, a, b := up(t, nil)
 	// B has lost it without a word.
-	c := b.child("lan")
+	c, spi := b.child("lan"), a.child("lan").spiIn
 	b.m.dropChild(c.sa, c, "test", "")
 	b.step(Tick{})
+	// The SA "is indicated by the SPI field in the Notify payload, which is copied
+	// from the SPI field in the REKEY_SA notification."
+	var said *wire.Notify
+	r.impair(b, func(l *letter) bool {
+		if n := wire.FindNotify(l.Payloads, wire.NotifyChildSANotFound); n != nil {
+			said = n
+		}
+		return false
+	})
 	a.expire("lan", true)
 	r.run(settle)
 	r.wantSettled(a, b, 1)
+	if said == nil || said.Protocol != wire.ProtocolESP || !bytes.Equal(said.SPI, binary.BigEndian.AppendUint32(nil, spi)) {
+		t.Errorf("B said %+v, want CHILD_SA_NOT_FOUND of ESP and A's SPI %08x", said, spi)
+	}
+}
+
+// TestRFC9370_2_2_4_StateNotFoundAgainAndAgain: a peer that forgets each exchange of
+// ours before its end has us make a new IKE SA, and not try for ever.
+func TestRFC9370_2_2_4_StateNotFoundAgainAndAgain(t *testing.T) {
+	r, a, b := up(t, moreKEs)
+	forget := true
+	r.impair(a, func(l *letter) bool {
+		if n := wire.FindNotify(l.Payloads, wire.NotifyAdditionalKeyExchange); forget && n != nil && l.is(wire.IKEFollowupKE, false) {
+			n.Data = []byte("not that one")
+			return true
+		}
+		return false
+	})
+	before := a.m.peers["B"].sas[0]
+	a.expire("lan", true)
+	r.run(time.Hour / 4)
+	if before.state == established {
+		t.Errorf("the IKE SA is still there, %d answers STATE_NOT_FOUND; log:\n%s", before.linksLost, lines(a.log))
+	}
+	if f := a.find(StageMessage, Failed); len(f) != 1 || f[0].Reason != "state_not_found" {
+		t.Errorf("log:\n%s", lines(a.log))
+	}
+	forget = false
+	a.step(Initiate{Peer: "B"})
+	r.run(time.Minute)
+	r.wantPairs(a, b, 1)
 }
 
 func TestRFC7296_2_25_TemporaryFailureForMinutes(t *testing.T) {

@@ -104,9 +104,11 @@ type ikeSA struct {
 	retiring bool
 
 	expected []*expected // follow-ups of the peer's exchanges
-	work     *allowance  // the peer's; nil: nobody is authenticated yet
-	askedBy  path        // where the peer's last request came from, and to
-	seenAs   string      // this end's address as the peer has seen it, hashed; "": not known
+	// linksLost counts our follow-ups in a row that the peer knew nothing of.
+	linksLost int
+	work      *allowance // the peer's; nil: nobody is authenticated yet
+	askedBy   path       // where the peer's last request came from, and to
+	seenAs    string     // this end's address as the peer has seen it, hashed; "": not known
 
 	children []*childSA // oldest first
 	timers   saTimers

@@ -233,6 +233,13 @@ func (m *Machine) answered(sa *ikeSA, in Packet, msg *wire.Message) string {
 	if msg.Exchange == wire.IKEIntermediate {
 		sa.first.gotIntermediate(sa, msg, got)
 	}
+	if wire.FindNotify(payloads, wire.NotifyInvalidSyntax) != nil && (sa.state == established || sa.state == replaced) {
+		why := failure{Reason: "invalid_syntax", Text: fmt.Sprintf("the peer answers %s with INVALID_SYNTAX: to it that made no sense", t.kind())}
+		t.failed(m, sa, why)
+		m.failedEvent(sa, stageOf(sa, t.kind()), why, nil)
+		m.senseless(sa, why)
+		return ""
+	}
 	t.response(m, sa, payloads)
 	m.pump(sa)
 	return ""
@@ -283,7 +290,11 @@ func (m *Machine) asked(sa *ikeSA, in Packet, msg *wire.Message) string {
 	w.answer, w.parts = nil, reassembly{}
 	w.asked = got.firstDatagram
 	back := path{local: in.Local, remote: in.Remote, natt: in.NATT}
-	answer := func(payloads ...wire.Payload) { m.answer(sa, back, msg.Exchange, msg.MessageID, payloads) }
+	senseless := false
+	answer := func(payloads ...wire.Payload) {
+		senseless = wire.FindNotify(payloads, wire.NotifyInvalidSyntax) != nil
+		m.answer(sa, back, msg.Exchange, msg.MessageID, payloads)
+	}
 	payloads, err := got.parse(msg.Exchange, false)
 	if err != nil && !asksForEAP(err) {
 		m.badRequest(sa, err, answer)
@@ -296,6 +307,9 @@ func (m *Machine) asked(sa *ikeSA, in Packet, msg *wire.Message) string {
 	sa.askedBy = back
 	m.heardOf(sa, msg.MessageID, payloads)
 	handle(m, sa, payloads, answer)
+	if senseless {
+		m.senseless(sa, failure{Reason: "invalid_syntax", Text: "the peer's request makes no sense"})
+	}
 	return ""
 }
 
@@ -388,16 +402,25 @@ func (m *Machine) badRequest(sa *ikeSA, err error, answer func(...wire.Payload))
 		return
 	}
 	answer(&wire.Notify{Kind: wire.NotifyInvalidSyntax})
-	// RFC 7296 2.21.3: INVALID_SYNTAX for what was authenticated "is considered
-	// fatal in both peers, meaning that the IKE SA is deleted without needing an
-	// explicit Delete payload."
 	why := failure{Reason: "invalid_syntax", Text: fmt.Sprintf("the peer's request makes no sense: %v", err)}
 	if sa.state == halfOpen {
 		m.rejected(sa, StageAuth, why)
 		return
 	}
-	p := sa.peer
 	m.failedEvent(sa, StageMessage, why, nil)
+	m.senseless(sa, why)
+}
+
+// senseless ends an IKE SA on which one end has said INVALID_SYNTAX. RFC 7296 2.21.3:
+// for what was authenticated it "is considered fatal in both peers, meaning that the
+// IKE SA is deleted without needing an explicit Delete payload." One that is not up
+// yet has its end where that is found.
+func (m *Machine) senseless(sa *ikeSA, why failure) {
+	if sa.state != established && sa.state != replaced && sa.state != deleting {
+		return
+	}
+	p := sa.peer
+	m.event(sa, Event{Stage: StageDelete, Outcome: Done, Reason: why.Reason, Text: "without a Delete, which both ends know from INVALID_SYNTAX"})
 	m.close(sa, why)
 	m.startAgain(p)
 }
