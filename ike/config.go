@@ -73,8 +73,8 @@ type Peer struct {
 	// Remote is the peer's address; invalid: any, then it cannot be initiated to.
 	Remote netip.Addr
 	// Port is the peer's IKE port, 500 unless set. StartNATT starts on NATTPort
-	// (RFC 7296 2.23: "An initiator MAY use port 4500 for both IKE and ESP,
-	// regardless of whether or not there is a NAT, even at the beginning of IKE").
+	// (RFC 7296 2.23: "An initiator can use port 4500 for both IKE and ESP, regardless
+	// of whether or not there is a NAT, even at the beginning of IKE").
 	Port, NATTPort uint16
 	StartNATT      bool
 

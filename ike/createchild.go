@@ -127,8 +127,9 @@ func (t *createTask) request(m *Machine, sa *ikeSA) ([]wire.Payload, error) {
 	t.ni = m.random(nonceLen)
 	var payloads []wire.Payload
 	if t.rekeys != nil {
-		// RFC 7296 1.3.3: "the SPI field within the Notify payload [is] the one
-		// that the exchange initiator would expect in inbound ESP or AH packets."
+		// RFC 7296 1.3.3: "The SA being rekeyed is identified by the SPI field in the
+		// Notify payload; this is the SPI the exchange initiator would expect in
+		// inbound ESP or AH packets."
 		spi := binary.BigEndian.AppendUint32(nil, t.rekeys.spiIn)
 		payloads = append(payloads, &wire.Notify{Protocol: t.rekeys.protocol, SPI: spi, Kind: wire.NotifyRekeySA})
 	}
@@ -348,10 +349,9 @@ func (t *createTask) settledByPeer(m *Machine) bool {
 	return false
 }
 
-// otherKE asks again with the method that the peer wants. RFC 7296 1.3: "the
-// responder MUST reject the request and indicate its preferred Diffie-Hellman group
-// in the INVALID_KE_PAYLOAD Notify payload [...] In this case, the initiator MUST
-// retry the exchange with the corrected group."
+// otherKE asks again with the method that the peer wants. RFC 7296 1.3: "the initiator
+// will probably retry the exchange with a Diffie-Hellman proposal and KEi in the group
+// that the responder gave".
 func (t *createTask) otherKE(m *Machine, sa *ikeSA, r *refusal) {
 	var method proposal.KE
 	if len(r.data) == 2 {
@@ -379,8 +379,8 @@ func offers(proposals []wire.Proposal, method proposal.KE) bool {
 	return false
 }
 
-// later tries again in a while. RFC 7296 2.25: "A peer that receives a
-// TEMPORARY_FAILURE notification MUST NOT immediately retry the operation; it MUST
+// later tries again in a while. RFC 7296 2.25: "When a peer receives a
+// TEMPORARY_FAILURE notification, it MUST NOT immediately retry the operation; it MUST
 // wait so that the sender may complete whatever operation caused the temporary
 // condition."
 func (t *createTask) later(m *Machine, sa *ikeSA, why failure) {
@@ -402,9 +402,9 @@ func (t *createTask) later(m *Machine, sa *ikeSA, why failure) {
 	})
 }
 
-// notFound: RFC 7296 2.25: "If a peer receives [...] CHILD_SA_NOT_FOUND, [it]
-// SHOULD silently delete the Child SA and send a request to create a new Child SA
-// from scratch."
+// notFound: RFC 7296 2.25: "A peer that receives a CHILD_SA_NOT_FOUND notification
+// SHOULD silently delete the Child SA (if it still exists) and send a request to create
+// a new Child SA from scratch (if the Child SA does not yet exist)."
 func (t *createTask) notFound(m *Machine, sa *ikeSA) {
 	m.dropChild(sa, t.rekeys, "child_sa_not_found", "the peer does not have it any more")
 	if m.liveChild(sa.peer, t.child.Policy, nil) == nil {

@@ -205,9 +205,8 @@ func followupRequest(m *Machine, sa *ikeSA, payloads []wire.Payload, answer func
 	n, ke := wire.FindNotify(payloads, wire.NotifyAdditionalKeyExchange), wire.First[*wire.KE](payloads)
 	i := slices.IndexFunc(sa.expected, func(e *expected) bool { return n != nil && slices.Equal(e.link, n.Data) })
 	if i < 0 {
-		// RFC 9370 2.2.4: "If the responder receives an IKE_FOLLOWUP_KE request
-		// containing a link value [...] it does not recognize [...] it MUST reply
-		// with a new error type notification STATE_NOT_FOUND."
+		// RFC 9370 2.2.4: a responder that has no state for an IKE_FOLLOWUP_KE to go on
+		// with must answer STATE_NOT_FOUND.
 		answer(&wire.Notify{Kind: wire.NotifyStateNotFound})
 		return
 	}

@@ -158,9 +158,8 @@ func less(counts map[netip.Prefix]int, p netip.Prefix) {
 }
 
 // renew makes a new secret when it is time; cookies of the one before are good
-// until the next (RFC 7296 2.6: the responder "SHOULD change the value of <secret>
-// frequently", and "MAY want to keep the old value of <secret> around for a short
-// time").
+// until the next (RFC 7296 2.6: "The responder should change the value of <secret>
+// frequently", and "MAY keep the old value of <secret> around for a short time").
 func (m *Machine) renewSecret() {
 	s := &m.strange
 	if s.made && m.now-s.renewed < m.timing.CookieSecret {

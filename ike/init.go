@@ -45,9 +45,9 @@ func (initTask) request(m *Machine, sa *ikeSA) ([]wire.Payload, error) {
 	f, p := sa.first, sa.peer
 	var out []wire.Payload
 	if f.cookie != nil {
-		// RFC 7296 2.6: "the initiator [...] MUST [...] retry the IKE_SA_INIT
-		// request, and include the COOKIE notification containing the received
-		// data as the first payload, and all other payloads unchanged."
+		// RFC 7296 2.6: "the initiator MUST then retry the IKE_SA_INIT request, and
+		// include the COOKIE notification containing the received data as the first
+		// payload, and all other payloads unchanged."
 		out = append(out, &wire.Notify{Kind: wire.NotifyCookie, Data: f.cookie})
 	}
 	f.offered = proposal.Offer(p.Proposals, nil)
@@ -218,9 +218,9 @@ func (m *Machine) malformedAnswer(h wire.Header, err error) {
 	}
 }
 
-// initAgain sends IKE_SA_INIT once more, with the same message ID. RFC 7296 2.2: "The
-// Message ID is zero for the IKE_SA_INIT messages (including retries of the message
-// due to responses such as COOKIE and INVALID_KE_PAYLOAD)".
+// initAgain sends IKE_SA_INIT once more, with the same message ID. RFC 7296 2.2: it "is
+// zero for the IKE_SA_INIT messages (including retries of the message due to responses
+// such as COOKIE and INVALID_KE_PAYLOAD)".
 func (m *Machine) initAgain(sa *ikeSA, why string) string {
 	f := sa.first
 	if f.again++; f.again > maxAgain {

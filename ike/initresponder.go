@@ -161,8 +161,8 @@ func needsMore(p proposal.Proposal) bool {
 }
 
 // initMethod looks whether the KE payload is of the method that was chosen. RFC
-// 7296 1.2: if not, "the responder MUST reject the message and indicate its
-// preferred group in the INVALID_KE_PAYLOAD Notify payload".
+// 7296 1.2: if not, "the responder will respond with a Notify payload of type
+// INVALID_KE_PAYLOAD indicating the selected group".
 func (m *Machine) initMethod(r *initRequested) string {
 	ke := wire.First[*wire.KE](r.msg.Payloads)
 	if proposal.KE(ke.Method) == r.choice.KE() {

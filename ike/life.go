@@ -128,8 +128,8 @@ func (m *Machine) startLifetimes(sa *ikeSA) {
 		hard = soft + soft/hardShare
 	}
 	if soft > 0 && p.Role.rekeys() {
-		// RFC 7296 2.8: "To reduce the probability of this happening", that both
-		// ends rekey at once, "the timing of rekeying requests SHOULD be jittered".
+		// RFC 7296 2.8.1: "To reduce the probability of this happening", that both ends
+		// rekey at once, "the timing of rekeying requests SHOULD be jittered".
 		early := m.jitter(soft * jitterPercent / 100)
 		sa.timers.rekey = m.after(soft-early, func() { m.rekeyIKE(sa) })
 	}
@@ -163,8 +163,8 @@ func (m *Machine) hardLifetime(sa *ikeSA) {
 
 // reauthenticate makes a new IKE SA beside this one, which goes once that is up.
 // RFC 7296 2.8.3: "Reauthentication is done by creating a new IKE SA from scratch
-// [...], creating new Child SAs within the new IKE SA [...], and finally by
-// deleting the old IKE SA".
+// [...], creating new Child SAs within the new IKE SA [...], and finally deleting the
+// old IKE SA".
 func (m *Machine) reauthenticate(sa *ikeSA) {
 	if sa.state != established {
 		return

@@ -11,9 +11,9 @@ import (
 )
 
 // MOBIKE, RFC 4555: an IKE SA and its Child SAs go with an end whose address
-// changes. "The party that initiated the IKE_SA is responsible for deciding which
-// address pair is used" (2.1), of the first of a series that was rekeyed
-// (ikeSA.opener). The other end only says which addresses it has.
+// changes. Section 2.1: "the party that initiated the IKE_SA [...] is responsible for
+// deciding which address pair is used for the IPsec SAs", of the first of a series that
+// was rekeyed (ikeSA.opener). The other end only says which addresses it has.
 //
 //	initiator  pathChanged -> HDR, SK {N(UPDATE_SA_ADDRESSES), N(NAT_DETECTION...)} -->
 //	responder                 <-- HDR, SK {N(NAT_DETECTION...)}
@@ -98,8 +98,8 @@ func (t *moveTask) request(m *Machine, sa *ikeSA) ([]wire.Payload, error) {
 }
 
 // response: RFC 4555 3.5: "If a new address change occurs while waiting for the
-// response, the initiator starts again from the first step (and ignores responses
-// to this UPDATE_SA_ADDRESSES request)."
+// response, [the initiator] starts again from the first step (and ignores responses to
+// this UPDATE_SA_ADDRESSES request)."
 func (t *moveTask) response(m *Machine, sa *ikeSA, payloads []wire.Payload) {
 	if sa.path != t.path {
 		return
@@ -189,9 +189,8 @@ func (m *Machine) mobikeRequest(sa *ikeSA, payloads []wire.Payload) (answer []wi
 		i, r := sa.spis()
 		answer = m.natNotifies(i, r, sa.askedBy, sa.peer.ForceUDP)
 	}
-	// RFC 4555 3.7: "When processing a request containing a COOKIE2 notification,
-	// the responder MUST copy the notification to the COOKIE2 notification in the
-	// response."
+	// RFC 4555 3.7: "the recipient of an INFORMATIONAL request MUST copy the
+	// notification as-is to the response."
 	if n := wire.FindNotify(payloads, wire.NotifyCookie2); n != nil {
 		answer = append(answer, &wire.Notify{Kind: wire.NotifyCookie2, Data: slices.Clone(n.Data)})
 	}
@@ -206,9 +205,9 @@ func (m *Machine) peerMoved(sa *ikeSA, payloads []wire.Payload) []wire.Payload {
 		return []wire.Payload{&wire.Notify{Kind: wire.NotifyUnacceptableAddresses}}
 	}
 	if n := wire.FindNotify(payloads, wire.NotifyNoNATsAllowed); n != nil && !slices.Equal(n.Data, unchanged(to)) {
-		// RFC 4555 3.9: if the addresses and ports that the request came with are
-		// not those of NO_NATS_ALLOWED, "the responder MUST reply with
-		// UNEXPECTED_NAT_DETECTED" and change nothing.
+		// RFC 4555 3.9: "The exchange responder MUST verify that the contents of the
+		// NO_NATS_ALLOWED notification match the addresses in the IP header." If not,
+		// it answers UNEXPECTED_NAT_DETECTED and changes nothing.
 		return []wire.Payload{&wire.Notify{Kind: wire.NotifyUnexpectedNATDetected}}
 	}
 	i, r := sa.spis()
@@ -221,11 +220,11 @@ func (m *Machine) peerMoved(sa *ikeSA, payloads []wire.Payload) []wire.Payload {
 		m.moveChildren(sa, payloads)
 		return answer
 	}
-	// RFC 4555 3.7: the responder can "verify that the other party can be reached
-	// at the claimed address", before it sends its traffic there: else one that is
-	// believed could have it flood somebody else. A passive end asks nothing: a deviation from
-	// the SHOULD there.
-	// Of one that moves on without an answer only the last address is asked.
+	// RFC 4555 3.7: the responder can "verify that the other party can actually receive
+	// packets at the claimed address", before it sends its traffic there: else one that
+	// is believed could have it flood somebody else. A passive end asks nothing: a
+	// deviation from the SHOULD there. Of one that moves on without an answer only the
+	// last address is asked.
 	sa.ours.queue = slices.DeleteFunc(sa.ours.queue, func(t task) bool { _, is := t.(*routabilityTask); return is })
 	m.enqueue(sa, &routabilityTask{path: to, payloads: payloads, cookie: m.random(cookie2Len)})
 	return answer

@@ -10,8 +10,8 @@ import (
 
 // NAT traversal, RFC 7296 2.23.
 
-// natHash is "the SHA-1 digest of the SPIs (in the order they appear in the
-// header), IP address, and port from which this packet was sent", or to which.
+// natHash is a "SHA-1 digest of the SPIs (in the order they appear in the header), IP
+// address, and port from which this packet was sent", or to which.
 func natHash(initiator, responder wire.SPI, a netip.AddrPort) []byte {
 	h := sha1.New() //nolint:gosec // see above
 	var b [16]byte
@@ -91,15 +91,15 @@ func natPort(p *peer) uint16 {
 // hear notes an authentic message that is no retransmission, and where it came
 // from.
 //
-// RFC 7296 2.23: "a host that does not support other methods of recovery such as
-// [MOBIKE], and that is not behind a NAT, SHOULD send all packets (including
-// retransmission packets) to the IP address and port in the validated packet"; "A
-// host behind a NAT SHOULD NOT do this type of dynamic address update if a validated
-// packet has different port and/or address values because it opens a possible DoS
-// attack"; "Also, dynamic address update should only be done in response to a new
-// packet; otherwise, an attacker can revert the addresses". Before anybody is
-// authenticated the responder answers where the request came from anyway, and that
-// is where the SA is: so the initiator moves to port 4500 (2.23).
+// RFC 7296 2.23: "a host that does not support other methods of recovery such as IKEv2
+// Mobility and Multihoming (MOBIKE) [MOBIKE], and that is not behind a NAT, SHOULD send
+// all packets (including retransmission packets) to the IP address and port in the
+// validated packet"; "A host behind a NAT SHOULD NOT do this type of dynamic address
+// update if a validated packet has different port and/or address values because it
+// opens a possible DoS attack"; "Also, dynamic address update should only be done in
+// response to a new packet; otherwise, an attacker can revert the addresses". Before
+// anybody is authenticated the responder answers where the request came from anyway,
+// and that is where the SA is: so the initiator moves to port 4500 (2.23).
 func (m *Machine) hear(sa *ikeSA, in Packet) {
 	sa.heard = m.now
 	now := path{local: in.Local, remote: in.Remote, natt: in.NATT}

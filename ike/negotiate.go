@@ -169,12 +169,12 @@ func offerText(offered []wire.Proposal) string {
 
 // substituted puts the addresses of the IKE SA in the place of those that NATs have
 // changed, and keeps the originals. RFC 7296 2.23.1, for the initiator: "Store the
-// original Traffic Selector IP addresses as received source and destination
-// address"; "If the server is behind a NAT, substitute the IP address in the TSr
-// entries with the remote address of the IKE SA. If the client is behind a NAT,
-// substitute the IP address in the TSi entries with the local address of the IKE
-// SA"; and the same the other way round for the responder. Seen from this end both
-// are one: behind a NAT of our own our address, behind one of the peer's the peer's.
+// original Traffic Selectors as the received source and destination address"; "If the
+// server is behind a NAT, substitute the IP address in the TSr entries with the remote
+// address of the IKE SA. If the client is behind a NAT, substitute the IP address in
+// the TSi entries with the local address of the IKE SA"; and the same the other way
+// round for the responder. Seen from this end both are one: behind a NAT of our own our
+// address, behind one of the peer's the peer's.
 func (a *agreement) substituted(sa *ikeSA) tsPair {
 	local, lok := oneAddress(a.ts.local)
 	remote, rok := oneAddress(a.ts.remote)

@@ -35,7 +35,7 @@ func TestRFC7296_2_9_TheResponderNarrows(t *testing.T) {
 	if got := b.selectorsOf("lan"); got != "local=10.2.0.0/24 remote=10.1.0.0/24 protocol=tcp local_ports=80-90" {
 		t.Errorf("B: %s", got)
 	}
-	// RFC 7296 2.9.2: a rekey has "the same (or wider)" selectors, from either end.
+	// RFC 7296 2.9.2: a rekey has the same selectors or wider ones, from either end.
 	for _, e := range []*end{a, b} {
 		e.expire("lan", true)
 		r.run(settle)

@@ -9,13 +9,14 @@ import (
 )
 
 // When the responder starts to send. RFC 7296 2.8: "the responder MAY begin
-// sending on an SA as soon as it sends its response to the rekey request", but "the
-// initiator may receive messages on an SA that it has not yet [...] the responder
-// can be assured that the initiator is prepared to receive messages on an SA if
-// either (1) it has received a cryptographically valid message on the other half of
-// the SA pair, or (2) the new SA rekeys an existing SA and it receives an IKE
-// request to close the replaced SA. When rekeying an SA, the responder continues to
-// send traffic on the old SA until one of those events occurs."
+// sending on an SA as soon as it sends its response to the CREATE_CHILD_SA request. In
+// some situations, however, this could result in packets unnecessarily being dropped,
+// so an implementation MAY defer such sending. The responder can be assured that the
+// initiator is prepared to receive messages on an SA if either (1) it has received a
+// cryptographically valid message on the other half of the SA pair, or (2) the new SA
+// rekeys an existing SA and it receives an IKE request to close the replaced SA. When
+// rekeying an SA, the responder continues to send traffic on the old SA until one of
+// those events occurs."
 //
 // Here the events are: the old SA is closed, by either end; or the peer asks for
 // anything else on the IKE SA, which it does only once it has our answer, its

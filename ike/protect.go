@@ -14,10 +14,10 @@ import (
 const maxFragments = 256
 
 // Bytes of the headers in front of an IKE message, and the size of packets that
-// fragments are cut for where Peer.FragmentSize is 0. RFC 7383 2.5.1: "it is
-// RECOMMENDED to use a maximum of 1280 octets for IPv6 and 576 octets for IPv4";
-// larger where it is known that they pass. Deviation: 1280 for both, as strongSwan
-// does, since IPv4 paths below that are rare and FragmentSize is there for them.
+// fragments are cut for where Peer.FragmentSize is 0. RFC 7383 2.5.1 recommends IP
+// datagrams of at most 1280 bytes for IPv6 and 576 for IPv4; larger where it is known
+// that they pass. Deviation: 1280 for both, as strongSwan does, since IPv4 paths below
+// that are rare and FragmentSize is there for them.
 const (
 	ipv4Header      = 20
 	ipv6Header      = 40

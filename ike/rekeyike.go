@@ -16,10 +16,10 @@ import (
 //	HDR, SK {SA, Ni, KEi} -->
 //	                            <--  HDR, SK {SA, Nr, KEr}
 //
-// "The new IKE SA inherits all of the original IKE SA's Child SAs" (2.8), its
-// message IDs begin at 0, and whoever asked closes the old one. If both ends have
-// asked at once there are two new ones, and the one with the lowest of the four
-// nonces goes (2.8.2): the Child SAs stay where they are until an end knows which.
+// It "inherits all of the original IKE SA's Child SAs" (2.8), its message IDs begin at
+// 0, and whoever asked closes the old one. If both ends have asked at once there are
+// two new ones, and the one with the lowest of the four nonces goes (2.8.2): the Child
+// SAs stay where they are until an end knows which.
 
 // rekeyIKETask is the exchange from this end.
 type rekeyIKETask struct {
@@ -323,9 +323,8 @@ func (m *Machine) rekeyIKEAsked(sa *ikeSA, payloads []wire.Payload) (*ikeSA, *wi
 	return n, ke, secrets, nil
 }
 
-// busyForRekey: RFC 7296 2.25.2: "If a peer receives a request to rekey the IKE SA,
-// and it is currently, creating, rekeying, or closing a Child SA of that IKE SA, it
-// SHOULD reply with TEMPORARY_FAILURE."
+// busyForRekey: RFC 7296 2.25.1: an end that is asked to rekey the IKE SA while it
+// creates, rekeys or closes a Child SA of it "SHOULD reply with TEMPORARY_FAILURE".
 func busyForRekey(t task) bool {
 	switch t.(type) {
 	case nil, *rekeyIKETask, livenessTask, *mappingTask:

@@ -7,8 +7,8 @@ import (
 )
 
 // One IKE SA with a peer is enough. There are two where both ends have initiated at
-// once, or where one was forgotten by an end only. RFC 7296 2.8: "This document does
-// not forbid" them; here both ends come to the same one that stays:
+// once, or where one was forgotten by an end only. RFC 7296 does not forbid them; here
+// both ends come to the same one that stays:
 //
 //	of two that one end has opened   the one that was authenticated later
 //	of two that each end has opened  the one whose IKE_SA_INIT had the lowest of the

@@ -252,10 +252,9 @@ func narrowTS(policy []spd.Selector, theirs tsPair) (answer tsPair, more, ok boo
 	if len(parts) == 0 {
 		return tsPair{}, false, false
 	}
-	// "If the responder's policy does not allow it to accept the entire set of
-	// Traffic Selectors in the initiator's request, but does allow it to accept
-	// the first selector of TSi and TSr, then the responder MUST narrow the
-	// Traffic Selectors to a subset that includes the initiator's first choices."
+	// RFC 7296 2.9: "If the responder's policy allows it to accept the first selector
+	// of TSi and TSr, then the responder MUST narrow the Traffic Selectors to a subset
+	// that includes the initiator's first choices."
 	first := 0
 	for i, part := range parts {
 		if hasFirst(part, theirs) {

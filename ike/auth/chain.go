@@ -242,8 +242,8 @@ func holds(c *x509.Certificate, id Identity) bool {
 			}
 		}
 	case wire.IDDERASN1DN:
-		// RFC 4945 3.1.5: implementations "MUST be able to perform matching based on a
-		// bitwise comparison of the entire DN in ID to its entirety in the Subject".
+		// RFC 4945 3.1.5: the name in the ID is the Subject of the certificate, such
+		// that a comparison of their bytes succeeds.
 		return same(c.RawSubject, id.Data)
 	}
 	return false

@@ -10,7 +10,7 @@ import (
 
 // minPSKBits is the strength that a pre-shared key must have. One exchange with an
 // active attacker gives it all that it needs to try keys offline (RFC 7296 2.15:
-// "deriving the shared secret from a password ... is not secure").
+// "deriving the shared secret from a password is not secure").
 const minPSKBits = 128
 
 // CheckPSK refuses a pre-shared key that could be guessed: one whose estimated

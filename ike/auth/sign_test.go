@@ -168,8 +168,8 @@ func TestEveryFlippedBitFails(t *testing.T) {
 	}
 }
 
-// TestRFC7427_4_NoNotifyNoDigitalSignature: "If the SIGNATURE_HASH_ALGORITHMS notify
-// is not received" there is no method 14; keys that have no other method say so.
+// TestRFC7427_4_NoNotifyNoDigitalSignature: where no SIGNATURE_HASH_ALGORITHMS was
+// received there is no method 14 (RFC 7427 3); keys that have no other method say so.
 func TestRFC7427_4_NoNotifyNoDigitalSignature(t *testing.T) {
 	w := theWorld(t)
 	for kind, want := range map[pki.Kind]wire.AuthMethod{pki.P256: wire.AuthECDSA256, pki.P384: wire.AuthECDSA384, pki.P521: wire.AuthECDSA521} {

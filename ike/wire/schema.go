@@ -29,7 +29,8 @@ var (
 	shapeInitRequest = shape{counts: map[PayloadType]count{PayloadSA: one, PayloadKE: one, PayloadNonce: one}, check: (*checker).firstSA}
 	// "HDR, SAr1, KEr, Nr, [CERTREQ]".
 	shapeInitResponse = shape{counts: map[PayloadType]count{PayloadSA: one, PayloadKE: one, PayloadNonce: one, PayloadCERTREQ: anyCount}, check: (*checker).firstSA}
-	// "HDR, N(COOKIE)" (2.6), "HDR, N(INVALID_KE_PAYLOAD)" (1.2) and other errors.
+	// "HDR(A,0), N(COOKIE)", "HDR(A,0), N(INVALID_KE_PAYLOAD)" (2.6.1) and other
+	// errors.
 	shapeInitRefusal = shape{check: (*checker).cookieOrError}
 
 	// RFC 7296 1.2: "HDR, SK {IDi, [CERT,] [CERTREQ,] [IDr,] AUTH, SAi2, TSi, TSr}",
@@ -43,8 +44,8 @@ var (
 	// RFC 7296 2.21.2: authentication failed.
 	shapeAuthRefusal = shape{counts: map[PayloadType]count{PayloadIDr: optional, PayloadCERT: anyCount}, check: (*checker).anError}
 
-	// RFC 7296 1.3.1, 1.3.3: "HDR, SK {[N(REKEY_SA),] SA, Ni, [KEi,] TSi, TSr}", and
-	// the same back.
+	// RFC 7296 1.3.1, 1.3.3: HDR, SK {[N(REKEY_SA),] SA, Ni, [KEi,] TSi, TSr}, and the
+	// same back.
 	shapeChild = shape{counts: map[PayloadType]count{PayloadSA: one, PayloadNonce: one, PayloadKE: optional,
 		PayloadTSi: one, PayloadTSr: one, PayloadCP: optional}, check: (*checker).childSA}
 	// RFC 7296 1.3.2: "HDR, SK {SA, Ni, KEi}", and the same back.
@@ -54,10 +55,10 @@ var (
 	// RFC 7296 1.4: "HDR, SK {[N,] [D,] [CP,] ...}", both ways, and nothing at all.
 	shapeInformational = shape{counts: map[PayloadType]count{PayloadD: anyCount, PayloadCP: optional}, check: (*checker).deletes}
 
-	// RFC 9370 2.2.2: "HDR, SK {KEi(n)}", both ways.
+	// RFC 9370 2.2.2: HDR(IKE_INTERMEDIATE), SK {KEi(n)}, both ways.
 	shapeIntermediate = shape{counts: map[PayloadType]count{PayloadKE: one}}
-	// RFC 9370 2.2.4: "HDR, SK {KEi(n), N(ADDITIONAL_KEY_EXCHANGE)(link)}"; the last
-	// response has no link.
+	// RFC 9370 2.2.4: HDR(IKE_FOLLOWUP_KE), SK {KEi(n),
+	// N(ADDITIONAL_KEY_EXCHANGE)(link)}; the last response has no link.
 	shapeFollowupRequest  = shape{counts: map[PayloadType]count{PayloadKE: one}, check: (*checker).link}
 	shapeFollowupResponse = shape{counts: map[PayloadType]count{PayloadKE: one}}
 )
