@@ -93,8 +93,8 @@ type mute struct{}
 func (mute) Step(time.Duration, Input) []Action { return nil }
 func (mute) Deadline() (time.Duration, bool)    { panic("a fault") }
 func (mute) Status() []PeerStatus               { panic("a fault") }
+func (mute) Idle() bool                         { panic("a fault") }
 func (mute) Stats() map[string]uint64           { panic("a fault") }
-func (mute) Idle() bool                         { return true }
 
 // TestAQuestionThatPanicsEndsNothing: neither when the machine wants to be stepped nor
 // what its state is; it is asked again, but not at once.

@@ -33,16 +33,23 @@ func (d *Driver) finish(ctx context.Context) {
 	d.step(Terminate{Last: true})
 	limit, cancel := context.WithTimeout(context.WithoutCancel(ctx), d.cfg.Stop)
 	defer cancel()
-	d.loop(limit.Done(), d.machine.Idle)
-	if d.machine.Idle() {
+	d.loop(limit.Done(), d.idle)
+	if d.idle() {
 		return
 	}
-	list, _ := d.status()
-	for _, p := range list {
+	left, _ := d.status()
+	for _, p := range left {
 		for i := range p.SAs {
 			d.cfg.Log(unanswered(&p, &p.SAs[i], d.cfg.Clock()-began))
 		}
 	}
+}
+
+// idle asks the machine; one that cannot say it is not waited for.
+func (d *Driver) idle() bool {
+	idle := true
+	d.safely("whether anything is left", func() { idle = d.machine.Idle() })
+	return idle
 }
 
 // unanswered is about a peer that has not answered the last Delete.
