@@ -56,6 +56,7 @@ type childSA struct {
 	initiator     bool // this end asked for it
 	receives      bool // the dataplane has its inbound SA
 	sends         bool // the dataplane has its outbound SA
+	awaits        bool // it receives until the delete of its IKE SA is over
 
 	// lowest is the lower nonce of the exchange that made it (RFC 7296 2.8.1).
 	lowest []byte
@@ -244,6 +245,28 @@ func (m *Machine) dropChild(sa *ikeSA, c *childSA, reason, text string) {
 	if reason != "" {
 		m.childEvent(c, Event{Stage: StageDelete, Outcome: Done, Reason: reason, Text: text})
 	}
+}
+
+// awaitsDelete has a pair of an IKE SA that another one has replaced receive until the
+// delete of that IKE SA is over. The peer may send on it until it hears of the delete,
+// which may be lost for longer than any grace.
+func (m *Machine) awaitsDelete(c *childSA) {
+	elsewhere := slices.ContainsFunc(c.sa.peer.sas, func(sa *ikeSA) bool {
+		return sa != c.sa && slices.ContainsFunc(sa.children, func(o *childSA) bool { return o.live() && o.child.Policy == c.child.Policy })
+	})
+	if !elsewhere || !c.receives {
+		return
+	}
+	m.switchFrom(c)
+	if w := c.waiting; w != nil {
+		w.timer.stop()
+		wipeParams([]sad.Params{w.params})
+		c.waiting = nil
+	}
+	c.state, c.awaits = childDeleting, true
+	c.linger.stop()
+	c.retry.stop()
+	m.removeOutbound(c)
 }
 
 // unlink takes a pair that is gone out of its succession. If it is the new one, the

@@ -15,9 +15,24 @@ func (m *Machine) deleteIKE(sa *ikeSA, reason string) {
 	m.deleteWith(sa, nil, reason)
 }
 
+// deleteReplaced is deleteIKE for an IKE SA whose pairs are made anew on another one.
+func (m *Machine) deleteReplaced(sa *ikeSA, reason string) {
+	m.yield(sa)
+	for _, c := range slices.Clone(sa.children) {
+		m.awaitsDelete(c)
+	}
+	m.deleteIKE(sa, reason)
+}
+
 // deleteWith is deleteIKE, with a notification in place of the Delete payload.
 func (m *Machine) deleteWith(sa *ikeSA, n *wire.Notify, reason string) {
-	if sa.state == dead || sa.state == closed || sa.state == deleting {
+	if sa.state == dead || sa.state == closed {
+		return
+	}
+	if sa.state == deleting {
+		for _, c := range slices.Clone(sa.children) {
+			m.dropChild(sa, c, reason, "the IKE SA is deleted") // what awaits the end of it
+		}
 		return
 	}
 	if sa.state == established {
@@ -37,7 +52,9 @@ func (m *Machine) deleteWith(sa *ikeSA, n *wire.Notify, reason string) {
 		t.failed(m, sa, why)
 	}
 	for _, c := range slices.Clone(sa.children) {
-		m.dropChild(sa, c, reason, why.Text)
+		if !c.awaits {
+			m.dropChild(sa, c, reason, why.Text)
+		}
 	}
 	sa.state = deleting
 	sa.timers.stop()

@@ -201,7 +201,7 @@ func (m *Machine) retireOnceCopied(old *ikeSA, tries int) {
 			m.retireOnceCopied(old, tries-1)
 			return
 		}
-		m.deleteIKE(old, "reauthenticated")
+		m.deleteReplaced(old, "reauthenticated")
 	})
 }
 

@@ -97,7 +97,7 @@ func (m *Machine) dropSurplus(p *peer, since time.Duration, tries int) (waits bo
 			continue
 		}
 		m.event(sa, Event{Stage: StageDelete, Outcome: Began, Reason: "duplicate", Text: "there is another IKE SA with the peer: this one is one too many"})
-		m.deleteIKE(sa, "duplicate")
+		m.deleteReplaced(sa, "duplicate")
 	}
 	return waits
 }

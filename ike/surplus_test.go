@@ -1,8 +1,11 @@
 package ike
 
 import (
+	"fmt"
 	"testing"
 	"time"
+
+	"github.com/adit-ipsec/adit/ike/wire"
 )
 
 // TestOneIKESAOfSeveral: both ends initiate at once, and one IKE SA is rekeyed
@@ -83,5 +86,78 @@ func TestRFC7296_1_2_TheAnswerComesBeforeTheFirstQuestion(t *testing.T) {
 		if checks == 0 {
 			t.Error("nobody was asked: nothing is proved")
 		}
+	}
+}
+
+// TestRFC7296_2_8_ADeleteThatIsLostLosesNoPacket: an IKE SA that is one too many goes, and
+// so do its pairs; what the peer sends on them until it hears of that is taken, however
+// often the delete is lost.
+func TestRFC7296_2_8_ADeleteThatIsLostLosesNoPacket(t *testing.T) {
+	for salt := range 8 {
+		r, a, b := saltedPair(t, fmt.Sprint("lost", salt), nil)
+		b.step(Acquire{Peer: "A", Policy: "lan"})
+		r.run(15 * time.Millisecond) // what A makes comes later, and B uses it
+		a.step(Acquire{Peer: "B", Policy: "lan"})
+		r.run(4 * time.Second)
+		r.wantNoLoss(a, b, true, "lan")
+		lost := 0
+		r.fate = func(d *datagram) []time.Duration {
+			if d.header().Exchange == wire.Informational && r.now < 25*time.Second {
+				lost++
+				return nil
+			}
+			return []time.Duration{r.latency}
+		}
+		r.run(2 * time.Minute)
+		if n := len(a.establishedSAs()) + len(b.establishedSAs()); n != 2 || lost == 0 {
+			t.Errorf("%d IKE SAs at the two ends, %d messages lost", n, lost)
+		}
+	}
+}
+
+// TestTerminateEndsWhatAwaitsItsDelete: a pair that only receives until the delete of its
+// IKE SA is over goes with everything else.
+func TestTerminateEndsWhatAwaitsItsDelete(t *testing.T) {
+	r, a, b := pair(t, nil)
+	b.step(Acquire{Peer: "A", Policy: "lan"})
+	r.run(15 * time.Millisecond)
+	a.step(Acquire{Peer: "B", Policy: "lan"})
+	r.run(4 * time.Second)
+	r.fate = func(*datagram) []time.Duration { return nil }
+	r.run(5 * time.Second)
+	awaits := 0
+	for _, e := range []*end{a, b} {
+		awaits += len(e.sad)
+		e.step(Terminate{})
+		if len(e.sad) != 0 {
+			t.Errorf("%s has %d SAs", e.name, len(e.sad))
+		}
+	}
+	if awaits != 7 {
+		t.Errorf("%d SAs, want two pairs at one end, and at the other two of which one only receives", awaits)
+	}
+	r.fate = nil
+	r.run(3 * time.Minute)
+	a.wantNothingLeft()
+	b.wantNothingLeft()
+}
+
+// TestRFC7296_2_8_3_ALostDeleteLosesNoPacket: the same where an IKE SA goes because it was
+// authenticated anew.
+func TestRFC7296_2_8_3_ALostDeleteLosesNoPacket(t *testing.T) {
+	r, a, b := up(t, func(pa, _ *Peer) { pa.Reauth = time.Minute })
+	r.run(58 * time.Second)
+	r.wantNoLoss(a, b, true, "lan")
+	lost := 0
+	r.fate = func(d *datagram) []time.Duration {
+		if d.header().Exchange == wire.Informational && r.now < 85*time.Second {
+			lost++
+			return nil
+		}
+		return []time.Duration{r.latency}
+	}
+	r.run(45 * time.Second)
+	if n := len(a.establishedSAs()); n != 1 || lost < 3 {
+		t.Errorf("%d IKE SAs, %d messages lost", n, lost)
 	}
 }
