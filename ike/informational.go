@@ -18,8 +18,13 @@ func (m *Machine) deleteIKE(sa *ikeSA, reason string) {
 // deleteReplaced is deleteIKE for an IKE SA whose pairs are made anew on another one.
 func (m *Machine) deleteReplaced(sa *ikeSA, reason string) {
 	m.yield(sa)
-	for _, c := range slices.Clone(sa.children) {
-		m.awaitsDelete(c)
+	// First those that nothing is sent on yet: they are no place to switch to.
+	for _, waiting := range []bool{true, false} {
+		for _, c := range sa.children {
+			if waiting == (c.waiting != nil) {
+				m.awaitsDelete(c)
+			}
+		}
 	}
 	m.deleteIKE(sa, reason)
 }

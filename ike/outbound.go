@@ -106,7 +106,7 @@ func (m *Machine) switchOutbound(c *childSA) {
 	m.install(params, nil, time.Duration(0), func(err error) {
 		wipeParams(params)
 		c.sends = err == nil
-		if c.state == childGone || c.state == childRedundant {
+		if c.state == childGone || c.state == childRedundant || c.state == childDeleting {
 			m.removeOutbound(c) // it went in the same step
 		}
 		if err != nil {

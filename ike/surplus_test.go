@@ -1,7 +1,9 @@
 package ike
 
 import (
+	"encoding/binary"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -160,4 +162,63 @@ func TestRFC7296_2_8_3_ALostDeleteLosesNoPacket(t *testing.T) {
 	if n := len(a.establishedSAs()); n != 1 || lost < 3 {
 		t.Errorf("%d IKE SAs, %d messages lost", n, lost)
 	}
+}
+
+// waitingPair has B make a pair that A has asked for in the place of the one there is, on
+// which B does not send yet.
+func waitingPair(t *testing.T, before func(r *rig, a *end)) (r *rig, a, b *end, c *childSA) {
+	t.Helper()
+	for salt := 0; ; salt++ {
+		r, a, b = saltedUp(t, fmt.Sprint("waiting", salt), nil)
+		before(r, a)
+		if a.establishedSAs()[0] == a.m.peers["B"].sas[0] {
+			break // the one that says speaks on
+		}
+	}
+	old := a.child("lan")
+	rekey := &wire.Notify{Protocol: old.protocol, SPI: binary.BigEndian.AppendUint32(nil, old.spiIn), Kind: wire.NotifyRekeySA}
+	a.says(b, a.establishedSAs()[0].path.local, wire.CreateChildSA, append([]wire.Payload{rekey}, a.childRequest("lan")...)...)
+	for _, sa := range b.establishedSAs() {
+		for _, one := range sa.children {
+			if one.waiting != nil {
+				c = one
+			}
+		}
+	}
+	if c == nil {
+		t.Fatal("no pair waits")
+	}
+	return r, a, b, c
+}
+
+// TestOutboundThatIsInstalledTooLate: an SA to send on that comes in the very step in which
+// its pair is closed is gone behind it.
+func TestOutboundThatIsInstalledTooLate(t *testing.T) {
+	_, _, b, c := waitingPair(t, func(*rig, *end) {})
+	b.m.switchOutbound(c)
+	b.m.closeChild(c, "test", "")
+	b.step(Tick{})
+	if _, there := b.sad[c.out]; there {
+		t.Error("packets leave on a pair that is closed")
+	}
+}
+
+// TestNothingIsSentOnAPairThatGoesToo: of an IKE SA that is replaced no pair is begun to
+// be used because another one goes.
+func TestNothingIsSentOnAPairThatGoesToo(t *testing.T) {
+	_, _, b, c := waitingPair(t, func(r *rig, a *end) {
+		a.m.connect(a.m.peers["B"], nil)
+		a.step(Tick{})
+		r.run(time.Second)
+	})
+	if len(b.establishedSAs()) != 2 {
+		t.Fatalf("%d IKE SAs", len(b.establishedSAs()))
+	}
+	b.heard = func(what string) {
+		if strings.HasPrefix(what, "install") {
+			t.Error(what)
+		}
+	}
+	b.m.deleteReplaced(c.sa, "test")
+	b.step(Tick{})
 }
