@@ -216,7 +216,6 @@ func (m *Machine) makeResponded(sa *ikeSA, a *agreement, spi uint32, k childKeyi
 
 // responded finds the place of a pair whose answer is on its way.
 func (m *Machine) responded(sa *ikeSA, c, old *childSA, outbound sad.Params) {
-	other := m.liveChild(sa.peer, c.child.Policy, c)
 	c.askedBy, c.askedID = sa, sa.theirs.next-1
 	sa.addChild(c)
 	m.watchPairs(sa)
@@ -226,7 +225,7 @@ func (m *Machine) responded(sa *ikeSA, c, old *childSA, outbound sad.Params) {
 			t.rival = c
 			m.count("sa_duplicates")
 		}
-		if other == nil {
+		if !m.works(sa.peer, c.child.Policy) {
 			m.switchOutbound(c) // there is nothing else to send on
 		}
 		return

@@ -37,6 +37,9 @@ type createTask struct {
 	// rival is a pair of the same policy that the peer has asked for while our
 	// request was on its way.
 	rival *childSA
+	// early: the peer need not have known the pair that is to be replaced when it was
+	// first asked. Whatever it says of that, the same answer comes to every retry.
+	early bool
 	// cancelled: nobody wants it any more. What is made is closed.
 	cancelled bool
 	// gone are SPIs that the peer has deleted and nobody here knows, while our
@@ -126,6 +129,7 @@ func (t *createTask) request(m *Machine, sa *ikeSA) ([]wire.Payload, error) {
 	}
 	t.ni = m.random(nonceLen)
 	var payloads []wire.Payload
+	t.early = t.rekeys != nil && t.rekeys.unanswered()
 	if t.rekeys != nil {
 		// RFC 7296 1.3.3: "The SA being rekeyed is identified by the SPI field in the
 		// Notify payload; this is the SPI the exchange initiator would expect in
@@ -324,7 +328,7 @@ func (t *createTask) refused(m *Machine, sa *ikeSA, r *refusal, made bool) {
 	case r.notify == wire.NotifyTemporaryFailure && !made:
 		t.later(m, sa, r.failure)
 	case r.notify == wire.NotifyChildSANotFound && t.rekeys != nil && !made:
-		if t.rekeys.unanswered() {
+		if t.early || t.rekeys.unanswered() {
 			t.later(m, sa, r.failure)
 			return
 		}

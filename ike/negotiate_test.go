@@ -128,6 +128,40 @@ func TestRFC7296_2_25_ChildSANotFound(t *testing.T) {
 	}
 }
 
+// TestRFC7296_2_25_ChildSANotFoundOfAPairThatWasTooYoung: B asks to rekey the pair that
+// it has just made for A, whose answer A does not have. A cannot find it, and says so
+// again to every retry of B's, when it has it long since: B does not drop it for that.
+func TestRFC7296_2_25_ChildSANotFoundOfAPairThatWasTooYoung(t *testing.T) {
+	r, a, b := up(t, nil)
+	r.wantNoLoss(a, b, true, "lan")
+	start := r.now
+	r.fate = func(d *datagram) []time.Duration {
+		h := d.header()
+		switch since := r.now - start; {
+		case d.by == b && h.Response() && since < 400*time.Millisecond:
+			return nil // to A's rekey
+		case d.by == a && h.Response() && h.Exchange == wire.CreateChildSA && since < 20*time.Second:
+			return nil // to B's
+		}
+		return []time.Duration{r.latency}
+	}
+	a.expire("lan", true)
+	r.run(100 * time.Millisecond)
+	young := b.child("lan")
+	b.expire("lan", true)
+	r.run(15 * time.Second)
+	if c := a.child("lan"); c == nil || c.spiOut != young.spiIn {
+		t.Fatalf("A has not the pair that B made for it:\n%s", lines(a.log))
+	}
+	r.run(2 * time.Minute)
+	r.wantSettled(a, b, 1)
+	for _, e := range b.find(StageDelete, Done) {
+		if e.Reason == "child_sa_not_found" {
+			t.Errorf("B has dropped a pair that A has:\n%s", lines(b.log))
+		}
+	}
+}
+
 // TestRFC9370_2_2_4_StateNotFoundAgainAndAgain: a peer that forgets each exchange of
 // ours before its end has us make a new IKE SA, and not try for ever.
 func TestRFC9370_2_2_4_StateNotFoundAgainAndAgain(t *testing.T) {

@@ -71,3 +71,25 @@ func TestWaitingPairIsUsedOnceAlone(t *testing.T) {
 		t.Errorf("nothing to send on:\n%s", lines(b.log))
 	}
 }
+
+// TestRFC7296_2_8_NoSwitchBesideAPairThatIsBeingReplaced: the peer has no answer yet to
+// its rekey of the pair that is in use, and makes a new IKE SA, whose IKE_AUTH answer
+// comes late as well. What works meanwhile is the pair that is being replaced.
+func TestRFC7296_2_8_NoSwitchBesideAPairThatIsBeingReplaced(t *testing.T) {
+	r, a, b := up(t, func(a, _ *Peer) { a.Reauth = time.Hour })
+	r.wantNoLoss(a, b, true, "lan")
+	r.run(time.Hour - 2*time.Second - r.now)
+	r.fate = func(d *datagram) []time.Duration {
+		if h := d.header(); r.now < time.Hour+20*time.Second && d.by == b && h.Response() && h.Exchange != wire.IKESAInit {
+			return nil
+		}
+		return []time.Duration{r.latency}
+	}
+	a.expire("lan", true)
+	r.run(10 * time.Second)
+	if n := len(b.establishedSAs()); n != 2 {
+		t.Fatalf("B has %d IKE SAs, want that of the reauthentication too:\n%s", n, lines(b.log))
+	}
+	r.run(5 * time.Minute)
+	r.wantSettled(a, b, 1)
+}
